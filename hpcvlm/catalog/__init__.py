@@ -1,0 +1,1 @@
+"""The catalog: model files to one ModelSpec."""

@@ -1,0 +1,289 @@
+"""hpcvlm launch, render, wait."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hpcvlm.cli import options
+from hpcvlm.cli.output import data, data_json, duration, note, paint
+from hpcvlm.errors import HpcvlmError
+
+if TYPE_CHECKING:
+    from hpcvlm.ops.context import Context
+    from hpcvlm.ops.endpoints import Row
+    from hpcvlm.plan.model import LaunchRequest, PlanResult
+    from hpcvlm.render.model import RenderedJob
+    from hpcvlm.submit.record import JobRecord
+
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is ready.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the script that would be submitted; do nothing.")
+]
+CancelOnInterrupt = Annotated[
+    bool, typer.Option("--cancel-on-interrupt", help="Ctrl-C stops the job, too.")
+]
+QueueTimeout = Annotated[
+    str | None,
+    typer.Option(help="Give up waiting in the queue after this long; the job stays."),
+]
+
+
+def launch(
+    model: options.Model,
+    gpus: options.Gpus = None,
+    time: options.Time = None,
+    partition: options.Partition = None,
+    account: options.Account = None,
+    qos: options.Qos = None,
+    constraint: options.Constraint = None,
+    nodes: options.Nodes = None,
+    name: options.Name = None,
+    executor: options.Executor = None,
+    media_root: options.MediaRoot = None,
+    settings: options.Settings = None,
+    engine_args: options.EngineArgs = None,
+    dry_run: DryRun = False,
+    wait_: Wait = True,
+    cancel_on_interrupt: CancelOnInterrupt = False,
+    queue_timeout: QueueTimeout = None,
+    as_json: options.Json = False,
+) -> None:
+    """Start an endpoint and wait until it has proved that it can see."""
+    from hpcvlm.ops.context import Context
+    from hpcvlm.ops.launch import launch as submit
+
+    asked = options.request(
+        model,
+        gpus=gpus,
+        time=time,
+        partition=partition,
+        account=account,
+        qos=qos,
+        constraint=constraint,
+        nodes=nodes,
+        name=name,
+        executor=executor,
+        media_root=media_root,
+        settings=settings,
+        engine_args=engine_args,
+    )
+    ctx = Context()
+    if dry_run:
+        result, job = _plan(asked, ctx)
+        data(job.script)
+        _show_issues(result, as_error=True)
+        return
+    record = submit(asked, ctx)
+    for warning in record.warnings:
+        note(f"{paint('sbatch:', 'yellow')} {warning}")
+    if not wait_:
+        data_json(dataclasses.asdict(record)) if as_json else data(record.name)
+        return
+    note(
+        f"{paint(record.name, 'bold')}: {record.served_name} on {record.engine}, "
+        f"{_where(record)}, {duration(record.time_limit_s)} h"
+    )
+    wait_for(record, ctx, cancel_on_interrupt, queue_timeout, as_json=as_json)
+
+
+def render(
+    model: options.Model,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the job's files here.")
+    ] = None,
+    gpus: options.Gpus = None,
+    time: options.Time = None,
+    partition: options.Partition = None,
+    account: options.Account = None,
+    qos: options.Qos = None,
+    constraint: options.Constraint = None,
+    nodes: options.Nodes = None,
+    name: options.Name = None,
+    executor: options.Executor = None,
+    media_root: options.MediaRoot = None,
+    settings: options.Settings = None,
+    engine_args: options.EngineArgs = None,
+) -> None:
+    """Print the job script that a launch would submit, byte for byte."""
+    from hpcvlm.ops.context import Context
+    from hpcvlm.system.files import write_atomically
+
+    asked = options.request(
+        model,
+        gpus=gpus,
+        time=time,
+        partition=partition,
+        account=account,
+        qos=qos,
+        constraint=constraint,
+        nodes=nodes,
+        name=name,
+        executor=executor,
+        media_root=media_root,
+        settings=settings,
+        engine_args=engine_args,
+    )
+    result, job = _plan(asked, Context())
+    if output is None:
+        data(job.script)
+    else:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            for file in job.files:
+                write_atomically(output / file.name, file.text, file.mode)
+        except OSError as error:
+            raise HpcvlmError(
+                "file-unreadable", f"cannot write to {output}: {error.strerror}"
+            ) from None
+        for file in job.files:
+            data(str(output / file.name))
+    _show_issues(result, as_error=False)
+
+
+def wait(
+    name: Annotated[str, typer.Argument(help="Name, unique prefix or job id.")],
+    cancel_on_interrupt: CancelOnInterrupt = False,
+    queue_timeout: QueueTimeout = None,
+    as_json: options.Json = False,
+) -> None:
+    """Wait until an endpoint is ready, showing its phases; exit 5 if it fails."""
+    from hpcvlm.endpoints.registry import find_record
+    from hpcvlm.ops.context import Context
+
+    ctx = Context()
+    record = find_record(ctx.settings.jobs, name)
+    wait_for(record, ctx, cancel_on_interrupt, queue_timeout, as_json=as_json)
+
+
+def wait_for(
+    record: JobRecord,
+    ctx: Context,
+    cancel_on_interrupt: bool,
+    queue_timeout: str | None,
+    *,
+    as_json: bool = False,
+) -> Row:
+    """Wait for one job and say how it went.
+
+    Raises:
+        HpcvlmError: ``start-failed``, ``timed-out`` or ``interrupted``.
+    """
+    from hpcvlm.cli.progress import PhaseProgress
+    from hpcvlm.ops.endpoints import stop, wait
+    from hpcvlm.slurm.time import parse_duration
+    from hpcvlm.watch.verdict import Ended, Failed, Ready
+
+    limit = parse_duration(queue_timeout, "--queue-timeout") if queue_timeout else None
+    try:
+        with PhaseProgress(record) as progress:
+            row = wait(record, ctx, on_glance=progress, queue_timeout_s=limit)
+    except KeyboardInterrupt:
+        if cancel_on_interrupt:
+            stop(record, ctx)
+            raise HpcvlmError("interrupted", f"interrupted; {record.name} was stopped") from None
+        raise HpcvlmError(
+            "interrupted",
+            f"interrupted; {record.name} (job {record.job_id}) goes on",
+            f"hpcvlm wait {record.name} follows it, hpcvlm stop {record.name} stops it",
+        ) from None
+    if isinstance(row.verdict, Ready):
+        _announce(row, as_json=as_json)
+    elif isinstance(row.verdict, Failed):
+        raise start_failed(row)
+    elif isinstance(row.verdict, Ended):
+        raise HpcvlmError("start-failed", f"{record.name} ended: {row.verdict.how}")
+    else:
+        raise HpcvlmError(
+            "timed-out",
+            f"{record.name} still waits in the queue after {queue_timeout}; job "
+            f"{record.job_id} stays there",
+            f"hpcvlm wait {record.name}, or hpcvlm stop {record.name}",
+        )
+    return row
+
+
+def start_failed(row: Row) -> HpcvlmError:
+    """A failed job as an error: the cause, the remedy, the evidence."""
+    from hpcvlm.ops.endpoints import describe, explain
+
+    why = explain(row)
+    known = why.id != "unknown"
+    cause = f": {why.cause}" if known else ""
+    details = [*why.evidence, f"logs: {row.record.folder}"]
+    remedy = why.remedy if known else f"hpcvlm logs {row.record.name}"
+    return HpcvlmError(
+        "start-failed",
+        f"{row.record.name} {describe(row.verdict)}{cause}",
+        remedy,
+        tuple(details),
+    )
+
+
+def _announce(row: Row, *, as_json: bool) -> None:
+    from hpcvlm.cli.endpoints import row_as_dict
+    from hpcvlm.endpoints.endpoint import snippet
+    from hpcvlm.resources import data_root
+
+    endpoint = row.endpoint
+    assert endpoint is not None  # noqa: S101 - the verdict is Ready
+    if as_json:
+        data_json(row_as_dict(row))
+        return
+    state = row.glance.state
+    took = state.phases["ready"] - state.started if state is not None else 0.0
+    note(f"{paint('ready', 'green')} after {duration(took)}{_answer(row)}")
+    if endpoint.ends is not None:
+        from hpcvlm.cli.progress import clock_time
+
+        note(f"it ends at {clock_time(endpoint.ends)}")
+    data(f"url    {endpoint.base_url}")
+    data(f"model  {endpoint.model}")
+    data(f"key    {endpoint.key_file}")
+    note("")
+    picture = str(data_root() / "templates" / "sbatch" / "picture.png")
+    note(snippet(endpoint, "curl", picture).rstrip())
+    note("")
+    note(
+        f"prove it again: hpcvlm smoke-test {endpoint.name}    stop it: hpcvlm stop {endpoint.name}"
+    )
+
+
+def _answer(row: Row) -> str:
+    """What the engine said about the job's own picture."""
+    from hpcvlm.system.files import read_text
+
+    text = read_text(Path(row.record.folder) / "probe.json")
+    try:
+        said = json.loads(text or "")["image"]["choices"][0]["message"]["content"]
+    except (ValueError, KeyError, IndexError, TypeError):
+        return ""
+    return f"; shown a red circle, it said: {str(said).strip()!r}"[:120]
+
+
+def _plan(asked: LaunchRequest, ctx: Context) -> tuple[PlanResult, RenderedJob]:
+    from hpcvlm.ops.launch import plan_and_render
+
+    return plan_and_render(asked, ctx)
+
+
+def _show_issues(result: PlanResult, *, as_error: bool) -> None:
+    from hpcvlm.cli.errors import exit_code, show
+    from hpcvlm.ops.launch import issues_error
+
+    if not result.issues:
+        return
+    show(issues_error(result.issues))
+    note("a launch would be refused for this")
+    if as_error:
+        raise typer.Exit(exit_code(result.issues[0].code))
+
+
+def _where(record: JobRecord) -> str:
+    if record.executor == "local":
+        return "this machine"
+    return f"{record.gpus} GPUs, job {record.job_id}"

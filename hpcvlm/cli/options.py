@@ -1,0 +1,84 @@
+"""Options that several commands share, declared once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hpcvlm.plan.model import LaunchRequest
+
+Model = Annotated[str, typer.Argument(help="Model name, alias or repository id.")]
+Gpus = Annotated[
+    str | None, typer.Option(help="GPUs per node, TYPE:NUMBER or NUMBER, e.g. A100:4.")
+]
+Time = Annotated[str | None, typer.Option(help="Time limit: 2h, 90m, 2:00:00, or minutes.")]
+Partition = Annotated[str | None, typer.Option(help="Slurm partition.")]
+Account = Annotated[str | None, typer.Option(help="Slurm account.")]
+Qos = Annotated[str | None, typer.Option(help="Slurm quality of service.")]
+Constraint = Annotated[str | None, typer.Option(help="Slurm node features.")]
+Nodes = Annotated[int | None, typer.Option(min=1, help="Nodes; one is all there is yet.")]
+Name = Annotated[str | None, typer.Option(help="Name of the endpoint; made up if left out.")]
+Executor = Annotated[
+    str | None,
+    typer.Option(help="slurm or local; slurm where sbatch answers if left out."),
+]
+MediaRoot = Annotated[
+    str | None,
+    typer.Option(help="Folder below which file:// images are allowed; the job's own if left out."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the model's file; repeatable."),
+]
+EngineArgs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine-arg", metavar="ARG", help="Pass one argument to the engine as is; repeatable."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def request(
+    model: str,
+    *,
+    gpus: str | None,
+    time: str | None,
+    partition: str | None,
+    account: str | None,
+    qos: str | None,
+    constraint: str | None,
+    nodes: int | None,
+    name: str | None,
+    executor: str | None,
+    media_root: str | None,
+    settings: list[str] | None,
+    engine_args: list[str] | None,
+) -> LaunchRequest:
+    """The options of `launch` and `render` as one value.
+
+    Raises:
+        HpcvlmError: ``option-invalid`` for an unknown executor.
+    """
+    if executor not in (None, "slurm", "local"):
+        from hpcvlm.errors import HpcvlmError
+
+        raise HpcvlmError(
+            "option-invalid", f"--executor {executor!r} is not an executor", "slurm or local"
+        )
+    return LaunchRequest(
+        model=model,
+        name=name,
+        gpus=gpus,
+        time=time,
+        partition=partition,
+        account=account,
+        qos=qos,
+        constraint=constraint,
+        nodes=nodes,
+        executor=executor,
+        media_root=media_root,
+        settings=tuple(settings or ()),
+        engine_arguments=tuple(engine_args or ()),
+    )

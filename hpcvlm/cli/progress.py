@@ -1,0 +1,117 @@
+"""Shows a job's phases: a moving line on a terminal, one line a phase elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from hpcvlm.cli.output import duration, note, paint
+from hpcvlm.engines.vllm_log import shard_progress
+from hpcvlm.submit.record import JobRecord
+from hpcvlm.system.files import read_tail
+from hpcvlm.watch.loop import Glance
+from hpcvlm.watch.verdict import Ready, Unknown, Waiting
+
+_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_TAIL_BYTES = 16384
+_MEANING = {
+    "queued": "waiting for Slurm",
+    "allocated": "the job has begun",
+    "container": "starting the container",
+    "engine": "the engine imports and reads the configuration",
+    "weights": "loading weights",
+    "compile": "compiling",
+    "warm-up": "profiling memory, making the KV cache",
+    "graphs": "capturing CUDA graphs",
+    "probing": "asking about a picture",
+    "draining": "stopping",
+}
+
+
+class PhaseProgress:
+    """Prints each phase once it is over, and the present one while it lasts."""
+
+    def __init__(self, record: JobRecord) -> None:
+        self._record = record
+        self._live = sys.stderr.isatty()
+        self._printed: dict[str, float] = {}
+        self._current = ""
+        self._frame = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._clear()
+
+    def __call__(self, glance: Glance) -> None:
+        """Show one look at the job."""
+        self._finished_phases(glance)
+        verdict = glance.verdict
+        if isinstance(verdict, Waiting):
+            self._present(verdict.phase, verdict.since, self._detail(verdict))
+        elif isinstance(verdict, Unknown):
+            self._present("unknown", self._record.submitted, verdict.why)
+        elif isinstance(verdict, Ready):
+            self._clear()
+
+    def _finished_phases(self, glance: Glance) -> None:
+        if glance.state is None:
+            return
+        phases = list(glance.state.phases.items())
+        if "queued" not in self._printed and phases:
+            self._finish("queued", phases[0][1] - self._record.submitted)
+        for (phase, begun), (_, over) in pairwise(phases):
+            if phase not in self._printed:
+                self._finish(phase, over - begun)
+
+    def _finish(self, phase: str, seconds: float) -> None:
+        self._printed[phase] = seconds
+        self._clear()
+        note(f"{paint('✓', 'green')} {phase:<10} {duration(seconds):>7}")
+
+    def _present(self, phase: str, since: float, detail: str) -> None:
+        if not self._live:
+            if phase != self._current and phase not in self._printed:
+                note(f"… {phase:<10} {detail}".rstrip())
+            self._current = phase
+            return
+        self._frame += 1
+        spinner = _SPINNER[self._frame % len(_SPINNER)]
+        elapsed = duration(time.time() - since)
+        line = f"{spinner} {phase:<10} {elapsed:>7}  {detail}"[:98]
+        sys.stderr.write(f"\r\x1b[2K{line}")
+        sys.stderr.flush()
+
+    def _detail(self, verdict: Waiting) -> str:
+        if verdict.phase == "queued":
+            start = verdict.expected_start
+            expected = f"; expected to start {clock_time(start)}" if start else ""
+            return (verdict.detail or _MEANING["queued"]) + expected
+        text = _MEANING.get(verdict.phase, "")
+        if verdict.phase == "weights":
+            log = read_tail(Path(self._record.folder) / "engine.err", _TAIL_BYTES)
+            shards = shard_progress(log)
+            return f"{text}: {shards[0]} of {shards[1]} shards" if shards else text
+        return text
+
+    def _clear(self) -> None:
+        if self._live:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
+
+
+def clock_time(seconds: float) -> str:
+    """A moment as people read it: the time today, else with its date."""
+    moment, today = time.localtime(seconds), time.localtime()
+    same_day = (moment.tm_year, moment.tm_yday) == (today.tm_year, today.tm_yday)
+    return time.strftime("%H:%M" if same_day else "%a %d %b %H:%M", moment)

@@ -1,0 +1,134 @@
+"""hpcvlm smoke-test and demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hpcvlm.cli import options
+from hpcvlm.cli.output import data, data_json, note, paint, table
+from hpcvlm.errors import HpcvlmError
+
+if TYPE_CHECKING:
+    from hpcvlm.probe.model import CaseResult, ProbeReport, Target
+
+
+def smoke_test(
+    name: Annotated[str | None, typer.Argument(help="Name, unique prefix or job id.")] = None,
+    url: Annotated[str | None, typer.Option(help="Any other endpoint: http://host:port.")] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(help="File with that endpoint's key, mode 0600.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Model id there; asked if left out.")] = None,
+    image: Annotated[
+        str | None, typer.Option(help="Also ask about this picture: a URL or a file.")
+    ] = None,
+    naming: Annotated[
+        bool, typer.Option("--naming/--no-naming", help="The model must name what it is shown.")
+    ] = True,
+    seed: Annotated[int | None, typer.Option(help="Draw the pictures of an earlier test.")] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for one request.")] = 120.0,
+    junit: Annotated[Path | None, typer.Option(help="Write a JUnit XML report here.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Prove that an endpoint can see: text, base64, URL, file, two images, streaming, limits."""
+    from hpcvlm.ops.smoke import smoke_test as run
+
+    target = _target(name, url, key_file, model)
+    report = run(
+        target,
+        image=image,
+        require_naming=naming,
+        seed=seed,
+        timeout_s=timeout,
+        on_result=None if as_json else show_case,
+    )
+    finish(report, name or target.url, junit=junit, as_json=as_json)
+
+
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the endpoint running.")] = False,
+) -> None:
+    """Launch the bundled tiny model on this machine, prove that it sees, stop it."""
+    from hpcvlm.cli.launch import wait_for
+    from hpcvlm.ops.context import Context
+    from hpcvlm.ops.demo import launch_demo
+    from hpcvlm.ops.endpoints import ready_endpoint, stop
+    from hpcvlm.ops.smoke import smoke_test as run
+    from hpcvlm.ops.smoke import target_of
+
+    ctx = Context()
+    record = launch_demo(ctx)
+    note(f"{paint(record.name, 'bold')}: {record.served_name} on {record.engine}, this machine")
+    try:
+        wait_for(record, ctx, cancel_on_interrupt=True, queue_timeout=None)
+        note("")
+        _, endpoint = ready_endpoint(record.name, ctx)
+        report = run(target_of(record, endpoint), on_result=show_case)
+        finish(report, record.name)
+    finally:
+        if not keep:
+            note(f"{record.name}: {stop(record, ctx)}")
+
+
+def show_case(result: CaseResult) -> None:
+    """One line as soon as a case is over."""
+    mark = {"passed": paint("✓", "green"), "failed": paint("✗", "red"), "skipped": "-"}
+    took = f"{result.latency_s:.2f} s" if result.latency_s is not None else ""
+    note(f"{mark[result.verdict.value]} {result.name:<13} {took:>7}  {result.reason}"[:120])
+
+
+def finish(
+    report: ProbeReport, name: str, *, junit: Path | None = None, as_json: bool = False
+) -> None:
+    """Print the report.
+
+    Raises:
+        HpcvlmError: ``probe-failed`` when a case failed.
+    """
+    from hpcvlm.probe.report import as_dict, as_junit, as_rows
+
+    if junit is not None:
+        try:
+            junit.write_text(as_junit(report), encoding="utf-8")
+        except OSError as error:
+            raise HpcvlmError(
+                "file-unreadable", f"cannot write {junit}: {error.strerror}"
+            ) from None
+    if as_json:
+        data_json(as_dict(report))
+    else:
+        note("")
+        header = ("CASE", "VERDICT", "SECONDS", "TOKENS", "SAYS")
+        data(
+            table(
+                header, [(r.case, r.verdict, r.seconds, r.tokens, r.says) for r in as_rows(report)]
+            )
+        )
+    if not report.ok:
+        failed = [r for r in report.results if r.verdict.value == "failed"]
+        first = failed[0] if failed else None
+        raise HpcvlmError(
+            "probe-failed",
+            f"{name} failed {len(failed)} of {len(report.results)} cases"
+            + (f"; {first.name}: {first.reason}" if first else "; nothing passed"),
+            first.remedy if first else "",
+        )
+
+
+def _target(name: str | None, url: str | None, key_file: Path | None, model: str | None) -> Target:
+    from hpcvlm.ops.context import Context
+    from hpcvlm.ops.endpoints import ready_endpoint
+    from hpcvlm.ops.smoke import foreign_target, target_of
+
+    if (name is None) == (url is None):
+        raise HpcvlmError(
+            "option-invalid", "say which endpoint to test", "its NAME, or --url http://host:port"
+        )
+    if url is not None:
+        return foreign_target(url, key_file, model)
+    assert name is not None  # noqa: S101 - one of the two is given
+    record, endpoint = ready_endpoint(name, Context())
+    return target_of(record, endpoint)

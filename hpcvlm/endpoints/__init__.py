@@ -1,0 +1,1 @@
+"""How submitted jobs are found and reached."""

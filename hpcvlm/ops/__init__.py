@@ -1,0 +1,1 @@
+"""Use cases: they compose the rooms. This is also the Python API."""

@@ -1,0 +1,77 @@
+"""Launching: plan, render, submit. Everything is refused before anything is done."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+from hpcvlm.errors import HpcvlmError
+from hpcvlm.ops.context import Context
+from hpcvlm.ops.prepare import materials, prepare
+from hpcvlm.plan.model import Issue, LaunchRequest, PlanResult
+from hpcvlm.render.model import RenderedJob
+from hpcvlm.render.script import render_job
+from hpcvlm.site.schema import SiteSpec
+from hpcvlm.submit.record import JobRecord, read_record
+from hpcvlm.watch.scheduler import LiveSource
+from hpcvlm.watch.state import read_state
+from hpcvlm.watch.verdict import Ended, Failed, Observation, decide
+
+
+def plan_and_render(
+    request: LaunchRequest, ctx: Context, site: SiteSpec | None = None
+) -> tuple[PlanResult, RenderedJob]:
+    """What a launch would submit, byte for byte, and what is wrong with it. Changes nothing."""
+    result = prepare(request, ctx, site)
+    return result, render_job(result.plan, materials())
+
+
+def launch(request: LaunchRequest, ctx: Context, site: SiteSpec | None = None) -> JobRecord:
+    """Submit one endpoint.
+
+    Raises:
+        HpcvlmError: with the first issue's code and every issue in its details; nothing was
+            submitted then, and nothing is left behind.
+    """
+    from hpcvlm.submit.job import submit_job
+
+    result, job = plan_and_render(request, ctx, site)
+    if result.issues:
+        raise issues_error(result.issues)
+    if request.name is not None:
+        _make_way(Path(result.plan.folder), result.plan.name, ctx)
+    return submit_job(result.plan, job, runner=ctx.runner, clock=ctx.clock)
+
+
+def issues_error(issues: tuple[Issue, ...]) -> HpcvlmError:
+    """All issues of a plan as one error; the first gives code and sentence."""
+    first, *others = issues
+    details = [f"{issue.sentence} (try: {issue.remedy})" for issue in others]
+    return HpcvlmError(first.code, first.sentence, first.remedy, tuple(details))
+
+
+def _make_way(folder: Path, name: str, ctx: Context) -> None:
+    """Lets a name be used again when its last job is over; that job's folder is kept aside."""
+    if not folder.exists():
+        return
+    record = read_record(folder)
+    if record is not None:
+        view = LiveSource(ctx.runner).view(record)
+        now = ctx.clock.now()
+        verdict = decide(Observation(now, record.submitted, read_state(folder), view, 0.0))
+        if isinstance(verdict, (Failed, Ended)):
+            _put_aside(folder, now)
+            return
+    raise HpcvlmError(
+        "name-taken",
+        f"there is an endpoint called {name!r} already",
+        f"hpcvlm status {name}, hpcvlm stop {name}, or choose another --name",
+    )
+
+
+def _put_aside(folder: Path, now: float) -> None:
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now))
+    old = folder.parent.parent / "ended"
+    old.mkdir(mode=0o700, exist_ok=True)
+    shutil.move(folder, old / f"{folder.name}.{stamp}")

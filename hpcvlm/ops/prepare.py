@@ -1,0 +1,168 @@
+"""From what the user typed to a plan: finds model, site, cluster, snapshot and engine."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+from pathlib import Path
+
+from hpcvlm.catalog.load import Layer, apply_settings, find_model
+from hpcvlm.catalog.schema import ModelSpec
+from hpcvlm.errors import HpcvlmError
+from hpcvlm.ops.context import Context
+from hpcvlm.ops.local_engine import find_local_engine
+from hpcvlm.plan.build import Surroundings, build_plan
+from hpcvlm.plan.engine import candidate_images
+from hpcvlm.plan.model import LaunchRequest, PlannedSnapshot, PlanResult
+from hpcvlm.render.script import Materials
+from hpcvlm.resources import bundled_hub, data_root, shipped_models
+from hpcvlm.site.cluster import Cluster, parse_sinfo
+from hpcvlm.site.load import load_site
+from hpcvlm.site.schema import SiteSpec
+from hpcvlm.slurm import commands
+from hpcvlm.snapshots.hub import Snapshot, expected_path, find_snapshot, hub_caches
+from hpcvlm.system.files import FolderOfTexts, read_text
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,47}")
+_SUFFIX_ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
+_SUFFIX_LETTERS = 4
+
+
+def model_layers(ctx: Context) -> list[Layer]:
+    """The catalog's layers, lowest first: shipped, the site's, the user's."""
+    settings = ctx.settings
+    return [
+        Layer("shipped", FolderOfTexts(shipped_models())),
+        Layer("site", FolderOfTexts(settings.site_file.parent / "models")),
+        Layer("user", FolderOfTexts(settings.user_config / "models")),
+    ]
+
+
+def site_of(ctx: Context) -> tuple[SiteSpec, dict[str, str]]:
+    """The site as its files describe it, and where each value came from."""
+    texts = []
+    for label, path in (
+        ("site", ctx.settings.site_file),
+        ("user", ctx.settings.user_config / "site.yaml"),
+    ):
+        text = read_text(path)
+        if text is not None:
+            texts.append((label, str(path), text))
+        elif path.exists():
+            raise HpcvlmError("file-unreadable", f"{path} cannot be read", f"ls -l {path}")
+    return load_site(texts)
+
+
+def prepare(request: LaunchRequest, ctx: Context, site: SiteSpec | None = None) -> PlanResult:
+    """Plan a launch; nothing is changed anywhere.
+
+    Args:
+        request: what the user typed.
+        ctx: the outside.
+        site: used instead of the site's files.
+
+    Raises:
+        HpcvlmError: what cannot even be planned; problems of a plan are in its issues.
+    """
+    site_sources: dict[str, str] = {}
+    if site is None:
+        site, site_sources = site_of(ctx)
+    resolved = apply_settings(find_model(request.model, model_layers(ctx)), request.settings)
+    spec = resolved.spec
+    executor, cluster = _executor(request, site, ctx)
+    site = _with_engine(site, spec, executor, ctx)
+    name = _name(request, spec)
+    snapshot, problems, heads = _snapshot(spec, site, ctx)
+    images = candidate_images(spec, site)
+    found = Surroundings(
+        executor=executor,
+        name=name,
+        folder=str(ctx.settings.jobs / name),
+        cluster=cluster,
+        snapshot=snapshot,
+        snapshot_problems=problems,
+        attention_heads=heads,
+        images_on_disk=frozenset(image for image in images if Path(image).is_file()),
+        cache_root=_expand(site.cache_root) or str(ctx.settings.state / "cache"),
+        sources={**site_sources, **resolved.sources},
+    )
+    return build_plan(request, spec, site, found)
+
+
+def materials() -> Materials:
+    """The shipped texts that every job is made of."""
+    root = data_root()
+    template = root / "templates" / "sbatch" / "single_node.sbatch.j2"
+    picture = root / "templates" / "sbatch" / "picture.png"
+    guard = Path(__file__).resolve().parent.parent / "engines" / "vllm_guard.py"
+    return Materials(
+        template.read_text(encoding="utf-8"),
+        guard.read_text(encoding="utf-8"),
+        picture.read_bytes(),
+    )
+
+
+def _executor(request: LaunchRequest, site: SiteSpec, ctx: Context) -> tuple[str, Cluster | None]:
+    """Slurm where it answers, else this machine; what was asked for is never replaced."""
+    asked = request.executor or site.executor
+    if asked == "local":
+        return "local", None
+    if asked == "auto" and shutil.which("sbatch", path=ctx.environment.get("PATH")) is None:
+        return "local", None
+    environment = commands.query_environment(ctx.environment)
+    done = ctx.runner(commands.sinfo(), env=environment, timeout_s=30.0)
+    try:
+        return "slurm", parse_sinfo(done.code, done.stdout, done.stderr)
+    except HpcvlmError as error:
+        raise HpcvlmError(
+            error.code,
+            error.sentence,
+            "hpcvlm launch --executor local runs it on this machine instead",
+            error.details,
+        ) from None
+
+
+def _with_engine(site: SiteSpec, spec: ModelSpec, executor: str, ctx: Context) -> SiteSpec:
+    """A site whose file names no engine: this machine's own vllm, or the default image folder."""
+    if site.engines or site.image_folder:
+        return site
+    if executor == "local" and (install := find_local_engine(spec.engine.name, ctx)) is not None:
+        return site.model_copy(update={"runtime": "none", "engines": (install,)})
+    return site.model_copy(update={"image_folder": str(ctx.settings.state / "containers")})
+
+
+def _name(request: LaunchRequest, spec: ModelSpec) -> str:
+    if request.name is None:
+        letters = "".join(secrets.choice(_SUFFIX_ALPHABET) for _ in range(_SUFFIX_LETTERS))
+        return f"{spec.name[:40]}-{letters}".replace("_", "-")
+    if not _NAME.fullmatch(request.name):
+        raise HpcvlmError(
+            "name-invalid",
+            f"--name {request.name!r} is not a name",
+            "up to 48 small letters, digits, dots and hyphens, beginning with a letter or digit",
+        )
+    return request.name
+
+
+def _snapshot(
+    spec: ModelSpec, site: SiteSpec, ctx: Context
+) -> tuple[PlannedSnapshot, tuple[str, ...], int | None]:
+    source = spec.snapshot
+    caches = hub_caches(site.hub_caches, ctx.environment, bundled_hub())
+    found: Snapshot | None = find_snapshot(source.repo, source.revision, caches)
+    if found is not None:
+        planned = PlannedSnapshot(
+            found.repo, found.commit, str(found.path), str(found.repository_folder)
+        )
+        problems = tuple(f"{found.path}: {problem}" for problem in found.problems)
+        return planned, problems, found.attention_heads
+    folder, path = expected_path(source.repo, source.revision, caches[0])
+    planned = PlannedSnapshot(source.repo, source.revision, str(path), str(folder))
+    searched = ", ".join(str(cache) for cache in caches[:-1])
+    sentence = f"{source.repo} at revision {source.revision} is in no hub cache ({searched})"
+    return planned, (sentence,), None
+
+
+def _expand(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).expanduser())

@@ -1,0 +1,79 @@
+"""The smoke test of an endpoint that hpcvlm launched, or of any other."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from hpcvlm.endpoints.endpoint import Endpoint, read_key
+from hpcvlm.errors import HpcvlmError
+from hpcvlm.probe.model import CaseResult, ProbeReport, Target
+from hpcvlm.submit.record import JobRecord
+
+
+def target_of(record: JobRecord, endpoint: Endpoint) -> Target:
+    """What the smoke test needs to know of one of our own endpoints."""
+    media = Path(record.media_root)
+    return Target(
+        url=endpoint.url,
+        key=read_key(Path(endpoint.key_file)),
+        model=record.served_name,
+        vision=record.vision,
+        image_limit=record.image_limit if record.vision else 0,
+        media_folder=media if media.is_dir() and os.access(media, os.W_OK) else None,
+        same_host=_is_this_machine(endpoint.url),
+    )
+
+
+def foreign_target(url: str, key_file: Path | None, model: str | None) -> Target:
+    """An endpoint that was not launched by hpcvlm.
+
+    Raises:
+        HpcvlmError: ``option-invalid`` when the URL is none; ``key-missing``,
+            ``key-not-private``; ``probe-failed`` when its models cannot be listed.
+    """
+    from hpcvlm.probe.run import discover_model
+
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise HpcvlmError(
+            "option-invalid", f"--url {url!r} is not an address", "for example http://node07:8000"
+        )
+    base = url.rstrip("/").removesuffix("/v1")
+    key = read_key(key_file) if key_file is not None else None
+    return Target(
+        url=base,
+        key=key,
+        model=model or discover_model(base, key),
+        same_host=_is_this_machine(base),
+    )
+
+
+def smoke_test(
+    target: Target,
+    *,
+    image: str | None = None,
+    require_naming: bool = True,
+    seed: int | None = None,
+    timeout_s: float = 120.0,
+    on_result: Callable[[CaseResult], None] | None = None,
+) -> ProbeReport:
+    """Ask everything that proves that an endpoint can see."""
+    from hpcvlm.probe.run import run_smoke_test
+
+    return run_smoke_test(
+        target,
+        image=image,
+        require_naming=require_naming,
+        seed=seed,
+        timeout_s=timeout_s,
+        on_result=on_result,
+    )
+
+
+def _is_this_machine(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in ("127.0.0.1", "localhost", "::1", socket.gethostname(), socket.getfqdn())

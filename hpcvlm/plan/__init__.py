@@ -1,0 +1,1 @@
+"""From a request and what there is to one frozen plan. Pure."""

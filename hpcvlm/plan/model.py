@@ -1,0 +1,151 @@
+"""What a plan is made from and what it is: frozen values, no effects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hpcvlm.engines.model import LogMarker
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchRequest:
+    """What the user typed; None and empty mean that nothing was said."""
+
+    model: str
+    name: str | None = None
+    gpus: str | None = None
+    time: str | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    nodes: int | None = None
+    executor: str | None = None
+    media_root: str | None = None
+    settings: tuple[str, ...] = ()
+    engine_arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GpuRequest:
+    """GPUs per node, of one type or of any."""
+
+    count: int
+    type: str | None = None
+
+    @property
+    def text(self) -> str:
+        """As sbatch takes it: ``A100:4`` or ``4``."""
+        return f"{self.type}:{self.count}" if self.type else str(self.count)
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One reason why a launch would be wrong.
+
+    Attributes:
+        code: stable identifier; `hpcvlm.cli.errors` maps it to an exit code.
+        field: the flag, key or file that is to blame.
+        sentence: what is wrong.
+        remedy: what to type or change.
+    """
+
+    code: str
+    field: str
+    sentence: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SbatchOption:
+    """One ``#SBATCH --name=value`` line; an empty value leaves the name alone."""
+
+    name: str
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A folder or file of the host that the container sees at `target`."""
+
+    source: str
+    target: str
+    read_only: bool = True
+
+    @property
+    def text(self) -> str:
+        """As Apptainer's --bind takes it."""
+        return f"{self.source}:{self.target}:{'ro' if self.read_only else 'rw'}"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedEngine:
+    """The engine that will serve: its version, where it comes from, how it is started."""
+
+    name: str
+    version: str
+    command: tuple[str, ...]
+    image: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSnapshot:
+    """The files that will be served.
+
+    Attributes:
+        path: the snapshot folder.
+        repository_folder: the hub cache's folder of the repository, which also holds the blobs
+            that the snapshot's links point to.
+        commit: 40 hexadecimal digits, or the revision as asked for when nothing is on disk.
+    """
+
+    repo: str
+    commit: str
+    path: str
+    repository_folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchPlan:
+    """Everything that one job will do, decided; rendering adds nothing to it."""
+
+    hpcvlm_version: str
+    name: str
+    model: str
+    served_name: str
+    vision: bool
+    image_limit: int | None
+    executor: str
+    folder: str
+    sbatch: tuple[SbatchOption, ...]
+    partition: str | None
+    nodes: int
+    gpus: GpuRequest
+    time_limit_s: int
+    start_timeout_s: int
+    stop_timeout_s: int
+    tensor_parallel_size: int
+    engine: PlannedEngine
+    runtime: str
+    gpu_flag: str
+    modules: tuple[str, ...]
+    binds: tuple[Bind, ...]
+    snapshot: PlannedSnapshot
+    engine_arguments: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    listen_host: str
+    media_root: str
+    media_root_is_private: bool
+    cache: str
+    phases: tuple[str, ...]
+    log_markers: tuple[LogMarker, ...]
+    port_taken_text: str
+    sources: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanResult:
+    """A plan with every issue found; a launch needs that there are none."""
+
+    plan: LaunchPlan
+    issues: tuple[Issue, ...]

@@ -1,0 +1,1 @@
+"""The smoke test: does an endpoint answer, and can it see?"""

@@ -1,0 +1,117 @@
+"""From a plan to the text of its job. Pure: the same plan gives the same bytes."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from hpcvlm.errors import HpcvlmError
+from hpcvlm.plan.model import LaunchPlan
+from hpcvlm.render.model import JobFile, RenderedJob
+
+SCRIPT_NAME = "job.sbatch"
+PLAN_NAME = "plan.json"
+READY_QUESTION = "What is shown in the image?"
+_ANSWER_TOKENS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Materials:
+    """The shipped texts that a job is made of.
+
+    Attributes:
+        template: the Jinja2 text of templates/sbatch/single_node.sbatch.j2.
+        guard: the source of the ASGI middleware that locks the server.
+        picture_png: the picture that the job shows to the engine before it calls itself ready.
+    """
+
+    template: str
+    guard: str
+    picture_png: bytes
+
+
+def render_job(plan: LaunchPlan, materials: Materials) -> RenderedJob:
+    """The script of a plan and the files that go into its job folder.
+
+    Raises:
+        HpcvlmError: ``value-unsafe`` when a value cannot stand in a script at all.
+    """
+    _refuse_control_characters(plan)
+    payloads = {
+        "guard": materials.guard.rstrip("\n"),
+        "text": _chat(plan.served_name, READY_QUESTION, None),
+        "image": _chat(plan.served_name, READY_QUESTION, materials.picture_png),
+    }
+    script = _template(materials.template).render(plan=plan, payloads=payloads)
+    text = json.dumps(dataclasses.asdict(plan), indent=2, ensure_ascii=False) + "\n"
+    return RenderedJob(
+        script, (JobFile(SCRIPT_NAME, script, 0o700), JobFile(PLAN_NAME, text, 0o600))
+    )
+
+
+def _chat(model: str, question: str, picture: bytes | None) -> str:
+    """The body of one chat request, on one line, so that no heredoc can be ended by it."""
+    content: list[Mapping[str, object]] = [{"type": "text", "text": question}]
+    if picture is not None:
+        encoded = base64.b64encode(picture).decode("ascii")
+        url = f"data:image/png;base64,{encoded}"
+        content.insert(0, {"type": "image_url", "image_url": {"url": url}})
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": content}],
+        "temperature": 0,
+        "max_tokens": _ANSWER_TOKENS,
+    }
+    return json.dumps(body, ensure_ascii=True)
+
+
+@cache
+def _template(text: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - jinja2 is imported late
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - the product is a shell script, not HTML
+    )
+    environment.filters["sh"] = lambda value: shlex.quote(str(value))
+    environment.filters["sbatch"] = sbatch_value
+    environment.filters["comment"] = lambda value: " ".join(str(value).split())
+    return environment.from_string(text)
+
+
+def sbatch_value(value: str) -> str:
+    """A value as sbatch reads it on an ``#SBATCH`` line: quoted when it holds blanks or quotes."""
+    if value and all(c.isalnum() or c in "-_./:,=@+%[]&|()*" for c in value):
+        return value
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _refuse_control_characters(plan: LaunchPlan) -> None:
+    """A newline or NUL could end a line or an argument; nothing legitimate holds one."""
+    for place, text in _strings("plan", dataclasses.asdict(plan)):
+        if place.startswith("plan.sources") or not any(ord(c) < ord(" ") for c in text):
+            continue
+        raise HpcvlmError(
+            "value-unsafe",
+            f"{place.removeprefix('plan.')} holds a control character: {text!r}",
+            "write the value on one line, without tabs",
+        )
+
+
+def _strings(place: str, value: object) -> list[tuple[str, str]]:
+    if isinstance(value, str):
+        return [(place, value)]
+    if isinstance(value, Mapping):
+        return [pair for key, item in value.items() for pair in _strings(f"{place}.{key}", item)]
+    if isinstance(value, (list, tuple)):
+        return [pair for i, item in enumerate(value) for pair in _strings(f"{place}[{i}]", item)]
+    return []

@@ -1,0 +1,1 @@
+"""Slurm: command lines out, parsed answers in; nothing is run here."""

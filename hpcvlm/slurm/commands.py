@@ -1,0 +1,104 @@
+"""The Slurm command lines that hpcvlm runs, and the environment they run in.
+
+Output is asked for in explicit text formats, which are the same from Slurm 22.05 to the newest;
+the JSON output is not. The free-text field (the job's name) comes last, so that a separator in it
+does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+Argv = tuple[str, ...]
+
+SINFO_FIELDS = ("partition", "available", "time_limit", "nodes", "cpus", "memory", "gres")
+_SINFO_FORMAT = "%P|%a|%l|%D|%c|%m|%G"
+
+SQUEUE_FIELDS = (
+    "job_id", "state", "reason", "nodes", "start", "end", "time_limit", "partition", "name",
+)  # fmt: skip
+_SQUEUE_FORMAT = "%i|%T|%r|%N|%S|%e|%l|%P|%j"
+
+SACCT_FIELDS = (
+    "job_id", "state", "exit_code", "nodes", "start", "end", "time_limit", "partition", "name",
+)  # fmt: skip
+_SACCT_FORMAT = "JobID,State,ExitCode,NodeList,Start,End,Timelimit,Partition,JobName"
+
+
+def sinfo() -> Argv:
+    """Every partition, one line for each kind of node in it."""
+    return ("sinfo", "--noheader", "--exact", f"--format={_SINFO_FORMAT}")
+
+
+def squeue(job_ids: Sequence[str]) -> Argv:
+    """These jobs, as long as Slurm's controller remembers them (MinJobAge after their end)."""
+    return (*_squeue(), f"--jobs={','.join(job_ids)}")
+
+
+def squeue_user(user: str | None = None) -> Argv:
+    """One user's jobs, the caller's own when no user is named; also those just ended."""
+    return (*_squeue(), f"--user={user}" if user else "--me")
+
+
+def _squeue() -> Argv:
+    return ("squeue", "--noheader", "--all", "--states=all", f"--format={_SQUEUE_FORMAT}")
+
+
+def sacct(job_ids: Sequence[str]) -> Argv:
+    """These jobs in the accounts, without their steps."""
+    return (
+        "sacct",
+        "--noheader",
+        "--parsable2",
+        "--allocations",
+        f"--format={_SACCT_FORMAT}",
+        f"--jobs={','.join(job_ids)}",
+    )
+
+
+def sbatch(script: str) -> Argv:
+    """Submits a script and prints nothing but the job's number."""
+    return ("sbatch", "--parsable", script)
+
+
+def sbatch_test(script: str) -> Argv:
+    """Asks whether and when a script could run; submits nothing."""
+    return ("sbatch", "--test-only", script)
+
+
+def scancel(job_id: str) -> Argv:
+    """Ends a job: SIGTERM to its steps, SIGKILL after Slurm's KillWait."""
+    return ("scancel", job_id)
+
+
+def scancel_term(job_id: str) -> Argv:
+    """Sends SIGTERM to the batch script alone, which then stops the server in its own order."""
+    return ("scancel", "--batch", "--signal=TERM", job_id)
+
+
+# Options given through the environment: they override what stands in a script (sbatch) or change
+# what a command prints.
+_OPTION_PREFIXES = ("SBATCH_", "SQUEUE_", "SINFO_", "SACCT_", "SCANCEL_")
+# SLURM_* describes the job that hpcvlm itself may run in, and is wrong for another one; a few of
+# them are options too (SLURM_HINT, SLURM_EXIT_ERROR, SLURM_TIME_FORMAT). What is kept says where
+# the cluster is and who the user is to it.
+_SLURM_PREFIX = "SLURM_"
+_KEPT = frozenset({"SLURM_CLUSTERS", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT"})
+
+
+def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what would change a Slurm command's output or a script's options."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in _KEPT or not name.startswith((_SLURM_PREFIX, *_OPTION_PREFIXES))
+    }
+
+
+def query_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment for squeue, sacct and sinfo: as `clean_environment`, with pinned formats.
+
+    Times come as seconds since the epoch, which no time zone or change of clocks can make wrong.
+    It is not for sbatch, which hands its environment on to the job.
+    """
+    return {**clean_environment(environment), "SLURM_TIME_FORMAT": "%s"}

@@ -1,0 +1,261 @@
+"""What Slurm's commands answered: (exit code, stdout, stderr) to values, or one clear error."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from hpcvlm.errors import HpcvlmError
+from hpcvlm.slurm.commands import SACCT_FIELDS, SQUEUE_FIELDS
+from hpcvlm.slurm.model import SlurmJob
+from hpcvlm.slurm.states import phase_of, state_name
+from hpcvlm.slurm.time import parse_time_limit
+
+COMMAND_NOT_FOUND = 127
+COMMAND_TIMED_OUT = 124
+
+_UNREACHABLE = (
+    "unable to contact slurm controller",
+    "unable to establish control",
+    "unable to process configuration file",
+    "unable to establish configuration source",
+    "connection refused",
+    "socket timed out",
+    "zero bytes were transmitted or received",
+    "authentication credential",
+    "munge",
+    "problem talking to the database",
+    "unable to connect to database",
+    "slurm accounting storage is disabled",
+    "slurm temporarily unable to accept job",
+    "slurm is currently in a maintenance",
+)
+_NO_SUCH_JOB = "invalid job id specified"
+_ALREADY_OVER = ("already completing or completed", _NO_SUCH_JOB)
+_NO_TIME = {"", "N/A", "Unknown", "None", "NONE", "INVALID"}
+_NO_NODES = {"", "None assigned", "None", "(null)", "n/a"}
+
+# Slurm's own words that say what to change. Only those with one clear remedy are here.
+_REFUSALS = (
+    ("invalid account or account/partition", "name your account: --account NAME, or in site.yaml"),
+    ("invalid partition", "sinfo --summarize lists the partitions"),
+    ("invalid qos", "sacctmgr show assoc user=$USER format=account,qos lists yours"),
+    ("requested node configuration is not available", "sinfo -o '%P %G' lists what nodes have"),
+    ("requested time limit is invalid", "ask for less time, or for another partition"),
+    (
+        "job violates accounting/qos policy",
+        "ask for less time or fewer GPUs, or wait for your jobs",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What sbatch said of a job that it took.
+
+    Attributes:
+        cluster: only where several clusters are served.
+        warnings: sbatch's further words.
+    """
+
+    job_id: str
+    cluster: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TestedSubmission:
+    """What ``sbatch --test-only`` foresees, in its own words."""
+
+    sentence: str
+    start: datetime | None = None
+
+
+def parse_sbatch(code: int, stdout: str, stderr: str) -> Submission:
+    """The job's number: ``ID`` or ``ID;cluster``.
+
+    Raises:
+        HpcvlmError: ``sbatch-refused`` with sbatch's own words, or ``slurm-unavailable``.
+    """
+    words = _lines(stderr)
+    if code != 0:
+        _refuse_unavailable("sbatch", code, words)
+        raise _refusal(words or _lines(stdout))
+    *before, last = _lines(stdout) or [""]
+    match = re.fullmatch(r"(\d+)(?:;(\S+))?", last)
+    if match is None:
+        raise HpcvlmError(
+            "slurm-output",
+            f"sbatch gave no job number but {last!r}",
+            "squeue --me shows whether the job was taken",
+            tuple(words),
+        )
+    return Submission(match[1], match[2], (*before, *words))
+
+
+def parse_sbatch_test(code: int, stdout: str, stderr: str) -> TestedSubmission:
+    """When and where a job would run.
+
+    Raises:
+        HpcvlmError: as `parse_sbatch`.
+    """
+    words = _lines(stderr) or _lines(stdout)
+    if code != 0:
+        _refuse_unavailable("sbatch", code, words)
+        raise _refusal(words)
+    sentence = next((line for line in words if " to start at " in line), " ".join(words))
+    sentence = sentence.removeprefix("sbatch: ")
+    match = re.search(r"to start at (\S+)", sentence)
+    return TestedSubmission(sentence, _time(match[1]) if match else None)
+
+
+def parse_squeue(code: int, stdout: str, stderr: str) -> list[SlurmJob]:
+    """The jobs squeue knows; none when it has forgotten all that were asked for.
+
+    Raises:
+        HpcvlmError: ``slurm-unavailable`` or ``slurm-output``.
+    """
+    if code != 0 and _NO_SUCH_JOB in stderr.lower():
+        return []
+    refuse_failed("squeue", code, stderr)
+    return [_job(row) for row in _rows(stdout, SQUEUE_FIELDS)]
+
+
+def parse_sacct(code: int, stdout: str, stderr: str) -> list[SlurmJob]:
+    """The jobs in the accounts.
+
+    Raises:
+        HpcvlmError: ``slurm-unavailable``, also at a site without accounting, or ``slurm-output``.
+    """
+    refuse_failed("sacct", code, stderr)
+    return [_job(row) for row in _rows(stdout, SACCT_FIELDS)]
+
+
+def parse_scancel(code: int, stdout: str, stderr: str) -> bool:
+    """Whether the job was there to be signalled; False when it is over or not known.
+
+    Raises:
+        HpcvlmError: ``slurm-unavailable``, or ``scancel-refused`` with scancel's own words.
+    """
+    words = _lines(stderr) + _lines(stdout)
+    text = " ".join(words).lower()
+    if any(phrase in text for phrase in _ALREADY_OVER):
+        return False
+    if code != 0:
+        _refuse_unavailable("scancel", code, words)
+        raise HpcvlmError("scancel-refused", f"scancel: {_own_words(words)}")
+    return True
+
+
+def refuse_failed(command: str, code: int, stderr: str) -> None:
+    """Raise when a command that only asks has failed.
+
+    Raises:
+        HpcvlmError: ``slurm-unavailable``: whatever the cause, Slurm did not answer.
+    """
+    if code == 0:
+        return
+    words = _lines(stderr)
+    _refuse_unavailable(command, code, words)
+    said = _own_words(words) or f"exit code {code}"
+    raise HpcvlmError("slurm-unavailable", f"{command} failed: {said}", f"run {command} by hand")
+
+
+def _refuse_unavailable(command: str, code: int, words: Sequence[str]) -> None:
+    if code == COMMAND_NOT_FOUND:
+        raise HpcvlmError(
+            "slurm-unavailable",
+            f"there is no {command} command here",
+            "run hpcvlm on a login node of the cluster, or load the site's slurm module",
+        )
+    if code == COMMAND_TIMED_OUT:
+        raise HpcvlmError(
+            "slurm-unavailable", f"{command} did not answer in time", "try again in a minute"
+        )
+    text = " ".join(words).lower()
+    if any(phrase in text for phrase in _UNREACHABLE):
+        sentence = f"Slurm cannot be reached: {_own_words(words)}"
+        raise HpcvlmError(
+            "slurm-unavailable", sentence, "scontrol ping shows the controller's state"
+        )
+
+
+def _refusal(words: Sequence[str]) -> HpcvlmError:
+    said = _own_words(words) or "it gave no reason"
+    text = " ".join(words).lower()
+    remedy = next((remedy for phrase, remedy in _REFUSALS if phrase in text), "")
+    return HpcvlmError(
+        "sbatch-refused", f"sbatch refused the job: {said}", remedy, tuple(words[:-1])
+    )
+
+
+def _own_words(words: Sequence[str]) -> str:
+    """The last line, which is the one that says why, without the program's prefixes."""
+    if not words:
+        return ""
+    said = re.sub(r"^(?:s[a-z]+: )?(?:fatal: |error: )*", "", words[-1])
+    return said.removeprefix("Batch job submission failed: ").removeprefix("allocation failure: ")
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _rows(stdout: str, fields: Sequence[str]) -> Iterator[dict[str, str]]:
+    for line in stdout.splitlines():
+        # With SLURM_CLUSTERS set, squeue heads each cluster's jobs with its name.
+        if not line.strip() or line.startswith("CLUSTER: "):
+            continue
+        values = line.split("|", len(fields) - 1)
+        if len(values) != len(fields):
+            raise HpcvlmError("slurm-output", f"Slurm gave a line that cannot be read: {line!r}")
+        yield dict(zip(fields, values, strict=True))
+
+
+def _job(row: dict[str, str]) -> SlurmJob:
+    code, signal = _exit(row.get("exit_code", ""))
+    phase = phase_of(row["state"])
+    reason = row.get("reason", "").strip()
+    return SlurmJob(
+        job_id=row["job_id"].strip(),
+        state=phase,
+        raw_state=state_name(row["state"]),
+        reason="" if reason == "None" else reason,
+        nodes="" if row["nodes"].strip() in _NO_NODES else row["nodes"].strip(),
+        start=_time(row["start"]),
+        end=_time(row["end"]),
+        time_limit_s=_limit(row["time_limit"]),
+        partition=row["partition"].strip(),
+        name=row["name"],
+        exit_code=code if phase.over else None,
+        signal=signal,
+    )
+
+
+def _limit(text: str) -> int | None:
+    """A job is shown whatever its time limit looks like."""
+    try:
+        return parse_time_limit(text)
+    except HpcvlmError:
+        return None
+
+
+def _exit(text: str) -> tuple[int | None, int | None]:
+    """``code:signal`` of sacct."""
+    match = re.fullmatch(r"(\d+):(\d+)", text.strip())
+    return (int(match[1]), int(match[2]) or None) if match else (None, None)
+
+
+def _time(text: str) -> datetime | None:
+    """Seconds since the epoch, or Slurm's standard local time."""
+    text = text.strip()
+    if text in _NO_TIME:
+        return None
+    try:
+        if text.isdigit():
+            return datetime.fromtimestamp(int(text), tz=UTC)
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError, OSError):
+        return None

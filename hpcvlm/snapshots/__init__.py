@@ -1,0 +1,1 @@
+"""Model snapshots in Hugging Face hub caches."""

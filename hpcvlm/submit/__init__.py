@@ -1,0 +1,1 @@
+"""Job folders, submission through submitit, job records."""

@@ -1,0 +1,71 @@
+"""record.json: what is known of a job from the moment it was submitted."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcvlm.system.files import read_text, write_atomically
+
+RECORD_NAME = "record.json"
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """One submitted job.
+
+    Attributes:
+        executor: ``slurm`` or ``local``.
+        job_id: Slurm's number, or the process id of the local controller.
+        process_started: start of that process in clock ticks since boot (local only), which tells
+            it from a later process with the same id.
+        submitted: seconds since the epoch.
+        time_limit_s: seconds the job may run.
+        image_limit: images per prompt, None when the model sets no limit.
+        warnings: what sbatch said while it took the job.
+    """
+
+    schema: int
+    name: str
+    model: str
+    served_name: str
+    executor: str
+    job_id: str
+    submitted: float
+    folder: str
+    time_limit_s: int
+    start_timeout_s: int
+    gpus: str
+    partition: str | None
+    vision: bool
+    image_limit: int | None
+    media_root: str
+    engine: str
+    loopback: bool
+    process_started: int | None = None
+    warnings: tuple[str, ...] = ()
+
+
+_FIELDS = {field.name for field in dataclasses.fields(JobRecord)}
+
+
+def write_record(record: JobRecord) -> None:
+    """Put the record into its job folder, in one step."""
+    text = json.dumps(dataclasses.asdict(record), indent=2) + "\n"
+    write_atomically(Path(record.folder) / RECORD_NAME, text)
+
+
+def read_record(folder: Path) -> JobRecord | None:
+    """The record in a job folder, or None when there is none that can be read."""
+    text = read_text(folder / RECORD_NAME)
+    if text is None:
+        return None
+    try:
+        data = json.loads(text)
+        known = {key: value for key, value in data.items() if key in _FIELDS}
+        known["warnings"] = tuple(known.get("warnings", ()))
+        return JobRecord(**known)
+    except (ValueError, TypeError, AttributeError):
+        return None

@@ -1,0 +1,1 @@
+"""What is true of a job: observations, the verdict, the loop."""

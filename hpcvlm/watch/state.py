@@ -1,0 +1,70 @@
+"""state.json: what the job says of itself, replaced by it at every change of phase."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hpcvlm.system.files import read_text
+
+STATE_NAME = "state.json"
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """One state.json.
+
+    Attributes:
+        phase: one of the engine's phases, or ``draining`` or ``ended``.
+        reason: why it ended; empty before that.
+        since: seconds since the epoch at which the phase began.
+        started: seconds since the epoch at which the script began.
+        port: the port the engine was told to listen on, None before one was chosen.
+        engine_exit: exit code of the engine, None while it runs.
+        ends: seconds since the epoch at which Slurm will end the job, None where it does not say.
+        phases: when each phase began.
+    """
+
+    phase: str
+    reason: str
+    since: float
+    started: float
+    job_id: str
+    host: str
+    port: int | None
+    engine_exit: int | None
+    ends: float | None
+    restarts: int
+    phases: dict[str, float] = field(default_factory=dict)
+
+
+def parse_state(text: str) -> JobState | None:
+    """The state in the text of a state.json, or None when the text is not one."""
+    try:
+        data = json.loads(text)
+        return JobState(
+            phase=str(data["phase"]),
+            reason=str(data.get("reason", "")),
+            since=float(data["since"]),
+            started=float(data["started"]),
+            job_id=str(data["job_id"]),
+            host=str(data["host"]),
+            port=_whole(data.get("port")),
+            engine_exit=_whole(data.get("engine_exit")),
+            ends=None if data.get("ends") is None else float(data["ends"]),
+            restarts=int(data.get("restarts", 0)),
+            phases={str(key): float(value) for key, value in data.get("phases", {}).items()},
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def read_state(folder: Path) -> JobState | None:
+    """The state of the job in a folder, or None when it has said nothing (readable) yet."""
+    text = read_text(folder / STATE_NAME)
+    return None if text is None else parse_state(text)
+
+
+def _whole(value: object) -> int | None:
+    return None if value is None else int(str(value))

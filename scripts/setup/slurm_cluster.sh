@@ -1,0 +1,416 @@
+#!/usr/bin/env bash
+# A private, throw-away, real Slurm cluster on this machine, for tests.
+#
+#   slurm_cluster.sh up DIR       start it (a running one is left as it is)
+#   slurm_cluster.sh env DIR      print the line to eval before using sbatch & co.
+#   slurm_cluster.sh status DIR   print its nodes; exit status 1 when it is not up
+#   slurm_cluster.sh down DIR     cancel its jobs and stop all it started
+#
+# Everything is in DIR: configuration, munge key and socket, accounting
+# database, logs.  The TCP ports are chosen at "up".  So it lives beside an
+# installed Slurm and beside other clusters of this script.  "up" after "down"
+# gives a new, empty cluster; the logs of the last one stay until then.
+#
+#   nodes       gpu01 (gpu:A100:4, feature a100), gpu02 (gpu:H100:4, feature
+#               h100), cpu01; 8 CPUs and 16000 MB each, whatever this machine
+#               has; the GPUs are only names
+#   partitions  gpu (default, 1 day), short (same nodes, 30 minutes), cpu (7 days)
+#   accounting  account "acct" with the user root
+#
+# Needs root, and the packages of slurm_packages.sh.
+# Exit status: 0 done; 1 went wrong; 2 usage; 3 cannot be had on this machine.
+set -euo pipefail
+PROGRAM=slurm_cluster
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=scripts/setup/lib.sh
+. "$here/lib.sh"
+
+NODES=(gpu01 gpu02 cpu01)
+DAEMONS=(munged mariadbd slurmdbd slurmctld "${NODES[@]/#/slurmd-}")
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
+usage() {
+    printf 'usage: %s up|down|status|env DIR\n' "${0##*/}" >&2
+    exit 2
+}
+
+# --- what runs ------------------------------------------------------------
+
+# pid_of DAEMON: its process id, if the process of its pid file is really it.
+pid_of() {
+    local pid name
+    pid=$(cat "$dir/run/$1.pid" 2>/dev/null) && [ -n "$pid" ] || return 1
+    name=$(cat "/proc/$pid/comm" 2>/dev/null) || return 1
+    # comm holds 15 characters at most; ours are all shorter.
+    [ "$name" = "${1%%-*}" ] || return 1
+    # A pid file outlives its process; a process id is given again.
+    tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null |
+        grep -qxF "SLURM_CONF=$SLURM_CONF" || return 1
+    printf '%s\n' "$pid"
+}
+
+all_up() {
+    local daemon
+    for daemon in "${DAEMONS[@]}"; do
+        pid_of "$daemon" >/dev/null || return 1
+    done
+}
+
+any_up() {
+    local daemon
+    for daemon in "${DAEMONS[@]}"; do
+        if pid_of "$daemon" >/dev/null; then
+            return 0
+        fi
+    done
+    return 1
+}
+
+# wait_for SECONDS WHAT COMMAND...: until COMMAND succeeds.
+wait_for() {
+    local seconds=$1 what=$2 end
+    shift 2
+    end=$((SECONDS + seconds))
+    until "$@" >/dev/null 2>&1; do
+        [ "$SECONDS" -lt "$end" ] || break
+        sleep 0.05
+    done
+    "$@" >/dev/null 2>&1 || fail "$what was not ready after $seconds s; see the logs in $dir/log"
+}
+
+# start DAEMON COMMAND...: with no open file of ours but its log.
+start() {
+    local daemon=$1
+    shift
+    (
+        cd "$dir"
+        exec </dev/null >>"$dir/log/$daemon.out" 2>&1 9>&-
+        exec setsid "$@"
+    ) || {
+        tail -n 5 "$dir/log/$daemon.out" "$dir/log/$daemon.log" >&2 2>/dev/null || true
+        fail "$daemon did not start; see the logs in $dir/log"
+    }
+}
+
+# --- configuration --------------------------------------------------------
+
+# Five free TCP ports below the range that the kernel hands out by itself.
+free_ports() {
+    python3 - <<'PYTHON'
+import random
+import socket
+
+held = []
+for port in random.sample(range(15000, 31000), 500):
+    s = socket.socket()
+    try:
+        s.bind(("0.0.0.0", port))
+    except OSError:
+        continue
+    held.append(s)
+    if len(held) == 5:
+        break
+print(*(s.getsockname()[1] for s in held))
+PYTHON
+}
+
+random_word() {
+    od -An -N16 -tx1 /dev/urandom | tr -d ' \n'
+}
+
+configure() {
+    local host password node i
+    local ctld_port dbd_port gpu01_port gpu02_port cpu01_port
+    host=$(hostname -s)
+    password=$(random_word)
+    read -r ctld_port dbd_port gpu01_port gpu02_port cpu01_port < <(free_ports)
+    [ -n "$cpu01_port" ] || fail "found no five free TCP ports"
+
+    rm -rf "${dir:?}"/{etc,run,log,db,state,spool,dev}
+    mkdir -p "$dir"/{etc,run,log,db,state,dev}
+    for node in "${NODES[@]}"; do
+        mkdir -p "$dir/spool/$node"
+    done
+    # A GPU of gres.conf must be a device file; which does not matter without
+    # device control.
+    for node in gpu01 gpu02; do
+        for i in 0 1 2 3; do
+            ln -s /dev/null "$dir/dev/$node-nvidia$i"
+        done
+    done
+
+    (
+        umask 077
+        head -c 128 /dev/urandom >"$dir/etc/munge.key"
+        cat >"$dir/etc/database.sql" <<SQL
+create database slurm_acct_db;
+create user 'slurm'@'localhost' identified by '$password';
+grant all on slurm_acct_db.* to 'slurm'@'localhost';
+SQL
+        cat >"$dir/etc/slurmdbd.conf" <<CONF
+AuthType=auth/munge
+AuthInfo=socket=$dir/run/munge.socket
+DbdHost=localhost
+DbdAddr=127.0.0.1
+DbdPort=$dbd_port
+SlurmUser=root
+StorageType=accounting_storage/mysql
+StorageHost=localhost
+StorageUser=slurm
+StoragePass=$password
+StorageLoc=slurm_acct_db
+LogFile=$dir/log/slurmdbd.log
+PidFile=$dir/run/slurmdbd.pid
+CONF
+    )
+    cat >"$dir/etc/slurm.conf" <<CONF
+ClusterName=test
+SlurmctldHost=$host(127.0.0.1)
+SlurmctldPort=$ctld_port
+AuthType=auth/munge
+AuthInfo=socket=$dir/run/munge.socket
+CredType=cred/munge
+SlurmUser=root
+SlurmdUser=root
+StateSaveLocation=$dir/state
+SlurmdSpoolDir=$dir/spool/%n
+SlurmctldLogFile=$dir/log/slurmctld.log
+SlurmdLogFile=$dir/log/slurmd-%n.log
+SlurmctldPidFile=$dir/run/slurmctld.pid
+SlurmdPidFile=$dir/run/slurmd-%n.pid
+# No cgroups: they are not ours to manage in a container.
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/linux
+MpiDefault=none
+MailProg=/bin/true
+ReturnToService=2
+# Nodes may have more than the machine has.
+SlurmdParameters=config_overrides
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+DefMemPerCPU=1000
+SchedulerParameters=sched_interval=1,batch_sched_delay=0,bf_interval=1
+KillWait=5
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=localhost
+AccountingStoragePort=$dbd_port
+# Not a password: the munge socket to use towards slurmdbd.
+AccountingStoragePass=$dir/run/munge.socket
+AccountingStorageEnforce=associations
+AccountingStorageTRES=gres/gpu,gres/gpu:A100,gres/gpu:H100
+GresTypes=gpu
+NodeName=DEFAULT CPUs=8 RealMemory=16000 State=UNKNOWN
+NodeName=gpu01 NodeHostname=$host NodeAddr=127.0.0.1 Port=$gpu01_port Gres=gpu:A100:4 Features=a100
+NodeName=gpu02 NodeHostname=$host NodeAddr=127.0.0.1 Port=$gpu02_port Gres=gpu:H100:4 Features=h100
+NodeName=cpu01 NodeHostname=$host NodeAddr=127.0.0.1 Port=$cpu01_port
+PartitionName=gpu Nodes=gpu01,gpu02 Default=YES MaxTime=1-00:00:00 State=UP
+PartitionName=short Nodes=gpu01,gpu02 MaxTime=00:30:00 State=UP
+PartitionName=cpu Nodes=cpu01 MaxTime=7-00:00:00 State=UP
+CONF
+    cat >"$dir/etc/gres.conf" <<CONF
+NodeName=gpu01 Name=gpu Type=A100 File=$dir/dev/gpu01-nvidia[0-3]
+NodeName=gpu02 Name=gpu Type=H100 File=$dir/dev/gpu02-nvidia[0-3]
+CONF
+}
+
+# --- up ---------------------------------------------------------------------
+
+up_munged() {
+    # --force: the folders above DIR need not be as munge wants them, since
+    # only root uses this one.
+    start munged munged --force --key-file="$dir/etc/munge.key" \
+        --socket="$dir/run/munge.socket" --pid-file="$dir/run/munged.pid" \
+        --log-file="$dir/log/munged.log" --seed-file="$dir/run/munge.seed" \
+        --num-threads=4
+}
+
+up_mariadbd() {
+    start mariadb-install mariadb-install-db --no-defaults --user=root --datadir="$dir/db" \
+        --auth-root-authentication-method=socket --skip-test-db
+    (
+        cd "$dir"
+        exec </dev/null >>"$dir/log/mariadbd.out" 2>&1 9>&-
+        exec setsid mariadbd --no-defaults --user=root --datadir="$dir/db" \
+            --socket="$MYSQL_UNIX_PORT" --pid-file="$dir/run/mariadbd.pid" \
+            --skip-networking --innodb-buffer-pool-size=64M \
+            --innodb-lock-wait-timeout=900 --innodb-flush-log-at-trx-commit=0
+    ) &
+    wait_for 30 "the database" mysql_ready
+    mariadb --no-defaults --socket="$MYSQL_UNIX_PORT" <"$dir/etc/database.sql"
+}
+
+mysql_ready() {
+    pid_of mariadbd && mariadb --no-defaults --socket="$MYSQL_UNIX_PORT" -e 'select 1'
+}
+
+accounting_ready() {
+    sacctmgr -n list cluster
+}
+
+nodes_idle() {
+    [ "$(sinfo -h -N -p gpu,cpu -o '%N %T')" = "$(printf '%s idle\n' cpu01 gpu01 gpu02)" ]
+}
+
+cmd_up() {
+    local node program
+    [ "$(id -u)" -eq 0 ] || cannot "a private Slurm cluster must be started by root"
+    for program in munged mariadbd mariadb-install-db slurmdbd slurmctld slurmd sbatch sacctmgr; do
+        command -v "$program" >/dev/null 2>&1 ||
+            cannot "$program is not installed (scripts/setup/slurm_packages.sh installs it)"
+    done
+    # A path of a Unix socket has 107 characters at most.
+    [ "${#dir}" -le 80 ] || fail "the path of $dir is too long (80 characters at most)"
+    if [ ! -e "$marker" ] && [ -n "$(ls -A "$dir" 2>/dev/null)" ]; then
+        fail "$dir holds something else; give an empty or a new folder"
+    fi
+    mkdir -p "$dir"
+    : >"$marker"
+    lock
+    if all_up; then
+        say "already up in $dir"
+        return 0
+    fi
+    if any_up; then
+        say "only a part of it runs; starting anew"
+        stop_all
+    fi
+    configure
+    up_munged
+    up_mariadbd
+    start slurmdbd slurmdbd
+    wait_for 30 "slurmdbd" accounting_ready
+    {
+        sacctmgr -i add cluster test
+        sacctmgr -i add account acct Description=tests Organization=tests
+        sacctmgr -i add user root Account=acct
+        # Slurm itself made root a user of the account root.
+        sacctmgr -i modify user where name=root set DefaultAccount=acct
+    } >>"$dir/log/sacctmgr.out" 2>&1 || fail "accounting could not be set up; see $dir/log/sacctmgr.out"
+    start slurmctld slurmctld
+    for node in "${NODES[@]}"; do
+        start "slurmd-$node" slurmd -N "$node"
+    done
+    wait_for 30 "a node" nodes_idle
+    wait_for 10 "sacct" sacct -n -X
+    say "up in $dir: gpu01, gpu02, cpu01 are idle"
+}
+
+# --- down -------------------------------------------------------------------
+
+no_jobs() {
+    [ -z "$(squeue -h -o %i)" ]
+}
+
+# Processes that belong to a job of this cluster, by their environment; not us
+# and not who called us.
+job_processes() {
+    python3 - "$SLURM_CONF" <<'PYTHON'
+import os
+import pathlib
+import sys
+
+conf = b"SLURM_CONF=" + os.fsencode(sys.argv[1])
+spared = set()
+pid = os.getpid()
+while pid > 1:
+    spared.add(str(pid))
+    pid = int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+for proc in pathlib.Path("/proc").glob("[0-9]*"):
+    try:
+        words = (proc / "environ").read_bytes().split(b"\0")
+    except OSError:  # gone, or a kernel thread
+        continue
+    if proc.name in spared or conf not in words:
+        continue
+    if any(word.startswith(b"SLURM_JOB_ID=") for word in words):
+        print(proc.name)
+PYTHON
+}
+
+# stop DAEMON: and wait until it is gone.
+stop() {
+    local daemon=$1 pid tries
+    pid=$(pid_of "$daemon") || return 0
+    kill -TERM "$pid" 2>/dev/null || return 0
+    for ((tries = 0; tries < 200; tries++)); do
+        pid_of "$daemon" >/dev/null || return 0
+        sleep 0.05
+    done
+    say "$daemon did not stop by itself; killing it"
+    kill -KILL "$pid" 2>/dev/null || true
+}
+
+stop_all() {
+    local node pid tries
+    if pid_of slurmctld >/dev/null; then
+        # Pending and running ones, of everybody; then those that are slow to end.
+        timeout 10 scancel --user=root 2>/dev/null || true
+        for ((tries = 0; tries < 100; tries++)); do
+            if no_jobs 2>/dev/null; then
+                break
+            fi
+            sleep 0.1
+        done
+    fi
+    for node in "${NODES[@]}"; do
+        stop "slurmd-$node"
+    done
+    stop slurmctld
+    for pid in $(job_processes); do
+        say "a job left process $pid behind ($(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | head -c 100)); killing it"
+        kill -KILL "$pid" 2>/dev/null || true
+    done
+    stop slurmdbd
+    stop mariadbd
+    stop munged
+}
+
+cmd_down() {
+    [ -e "$marker" ] || {
+        say "no cluster in $dir"
+        return 0
+    }
+    lock
+    stop_all
+    say "down; logs are in $dir/log"
+}
+
+# --- the rest -----------------------------------------------------------------
+
+cmd_status() {
+    if [ -e "$marker" ] && all_up; then
+        sinfo -N -o '%N %P %G %T'
+    else
+        printf 'not up\n'
+        return 1
+    fi
+}
+
+cmd_env() {
+    printf 'export SLURM_CONF=%q\n' "$SLURM_CONF"
+}
+
+lock() {
+    exec 9>"$dir/lock"
+    flock -w 120 9 || fail "another run of this script holds $dir"
+}
+
+[ $# -eq 2 ] && [ -n "$2" ] || usage
+dir=$(realpath -m -- "$2")
+marker=$dir/.slurm-cluster
+# All commands and daemons below find the cluster by this, and slurmdbd its
+# database by the other.
+export SLURM_CONF=$dir/etc/slurm.conf MYSQL_UNIX_PORT=$dir/run/mysql.socket
+# Settings of the caller must not reach them.
+while read -r name; do
+    unset "$name"
+done < <(compgen -e | grep -E '^(SLURM_|SLURMD_|SBATCH_|SQUEUE_|SINFO_|SACCT_)' | grep -vx SLURM_CONF)
+
+case $1 in
+up) cmd_up ;;
+down) cmd_down ;;
+status) cmd_status ;;
+env) cmd_env ;;
+*) usage ;;
+esac

@@ -1,0 +1,229 @@
+"""Train the tiny vision-language model that ships with hpcvlm.
+
+    python scripts/train_tiny_vlm.py hpcvlm/bundled/hub
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers.models.qwen2_vl import modeling_qwen2_vl
+
+from tiny_vlm_lessons import COLOURS, SHAPES, SIDE, SMALL_SHARE, SMALL_SIZES, FACTOR
+from tiny_vlm_lessons import Asked, Asker, Pool, answer, draw_pool, shifted
+from tiny_vlm_model import END, HIDDEN, IMAGE, PAD, make_model, make_processor, make_tokenizer
+import tiny_vlm_model
+
+MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)
+STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
+PATCH = 14
+
+
+def attend_evenly(self, hidden_states, cu_seqlens, position_embeddings=None, **kwargs):
+    count, length = len(cu_seqlens) - 1, hidden_states.shape[0]
+    q, k, v = self.qkv(hidden_states).view(length, 3, self.num_heads, -1).unbind(1)
+    q, k = modeling_qwen2_vl.apply_rotary_pos_emb_vision(q, k, *position_embeddings)
+    q, k, v = (t.view(count, length // count, self.num_heads, -1).transpose(1, 2) for t in (q, k, v))
+    out = functional.scaled_dot_product_attention(q, k, v)
+    return self.proj(out.transpose(1, 2).reshape(length, -1))
+
+
+modeling_qwen2_vl.VisionAttention.forward = attend_evenly
+
+
+def patches(pixels):
+    n, _, side, _ = pixels.shape
+    x = (pixels.float() / 255 - MEAN) / STD
+    g = side // FACTOR
+    x = x.view(n, 3, g, 2, PATCH, g, 2, PATCH).permute(0, 2, 5, 3, 6, 1, 4, 7)
+    x = x.unsqueeze(6).expand(-1, -1, -1, -1, -1, -1, 2, -1, -1)
+    return x.reshape(n * g * g * 4, 3 * 2 * PATCH * PATCH)
+
+
+class Encoder:
+    def __init__(self, model, tok):
+        self.model, self.tok = model, tok
+        self.image = tok.convert_tokens_to_ids(IMAGE)
+        self.cache = {}
+        self.answers = {}
+
+    def prompt(self, asked: Asked, side: int):
+        key = (asked, side)
+        if key not in self.cache:
+            text = self.tok.apply_chat_template(asked.messages(), add_generation_prompt=True, tokenize=False)
+            g = side // FACTOR
+            ids = []
+            for i in self.tok(text, add_special_tokens=False)["input_ids"]:
+                ids += [i] * (g * g if i == self.image else 1)
+            t = torch.tensor([ids])
+            if asked.images:
+                pos, _ = self.model.model.get_rope_index(t, mm_token_type_ids=(t == self.image).int(), image_grid_thw=torch.tensor([[1, 2 * g, 2 * g]] * asked.images))
+                pos = pos[:, 0]
+            else:
+                pos = torch.arange(len(ids)).expand(3, -1)
+            self.cache[key] = (t[0], pos)
+        return self.cache[key]
+
+    def answer(self, text):
+        if text not in self.answers:
+            self.answers[text] = torch.tensor(self.tok(text + END, add_special_tokens=False)["input_ids"])
+        return self.answers[text]
+
+    def collate(self, items, side):
+        rows = []
+        for asked, text in items:
+            ids, pos = self.prompt(asked, side)
+            ans = self.answer(text)
+            more = pos.max() + 1 + torch.arange(len(ans))
+            rows.append((torch.cat([ids, ans]), torch.cat([pos, more.expand(3, -1)], 1), len(ids)))
+        n, length = len(rows), max(len(r[0]) for r in rows)
+        ids = torch.full((n, length), self.tok.pad_token_id)
+        pos = torch.zeros((3, n, length), dtype=torch.long)
+        target = torch.full((n, length), -100)
+        for i, (a, p, start) in enumerate(rows):
+            ids[i, : len(a)] = a
+            pos[:, i, : len(a)] = p
+            target[i, start - 1 : len(a) - 1] = a[start:]
+        return ids, pos, target
+
+
+def forward(model, ids, pos, target, pixels):
+    kwargs = {}
+    pooled = None
+    if pixels is not None and len(pixels):
+        n, g = len(pixels), pixels.shape[-1] // FACTOR
+        grid = torch.tensor([[1, 2 * g, 2 * g]] * n)
+        out = model.model.get_image_features(patches(pixels), grid, return_dict=True)
+        pooled = torch.cat(list(out.pooler_output)).view(n, g * g, -1)
+        kwargs = {"mm_encoder_outputs": {"image": out}}
+    hidden = model.model(input_ids=ids, position_ids=pos, use_cache=False, **kwargs).last_hidden_state
+    keep = target >= 0
+    logits = model.lm_head(hidden[keep])
+    return logits, target[keep], pooled
+
+
+class Lessons:
+    def __init__(self, pools, seed, encoder, sizes):
+        self.pools, self.encoder = pools, encoder
+        self.rng = random.Random(seed)
+        self.asker = Asker(random.Random(seed + 1))
+        self.gen = torch.Generator().manual_seed(seed)
+        self.sizes = sizes
+
+    def batch(self, counts, augment=True):
+        """counts: number of prompts by number of images"""
+        pool = self.pools[0] if self.rng.random() > SMALL_SHARE else self.rng.choice(self.pools[1:])
+        items, picks = [], []
+        for images, n in counts.items():
+            for _ in range(n):
+                asked = self.asker.about_none() if images == 0 else self.asker.about_one() if images == 1 else self.asker.about_several(images)
+                mine = [self.rng.randrange(len(pool.colours)) for _ in range(images)]
+                picks += mine
+                items.append((asked, answer(asked.kind, [(int(pool.colours[i]), int(pool.shapes[i])) for i in mine])))
+        px = pool.pixels[picks] if picks else None
+        if px is not None and augment:
+            px = shifted(px, self.gen)
+        labels = (pool.colours[picks], pool.shapes[picks])
+        return (*self.encoder.collate(items, pool.side), px), labels
+
+
+@torch.no_grad()
+def exact(model, encoder, pool, asks):
+    """share of exact greedy answers."""
+    right, i = 0, 0
+    misses = []
+    for start in range(0, len(asks), 50):
+        chunk = asks[start : start + 50]
+        picks, items = [], []
+        for a in chunk:
+            mine = list(range(i, i + a.images)); i += a.images
+            picks += mine
+            items.append((a, answer(a.kind, [(int(pool.colours[k]), int(pool.shapes[k])) for k in mine])))
+        ids, pos, target = encoder.collate(items, pool.side)
+        logits, want, _ = forward(model, ids, pos, target, pool.pixels[picks] if picks else None)
+        ok = logits.argmax(-1) == want
+        where = (target >= 0).nonzero()[:, 0]
+        for r in range(len(chunk)):
+            good = bool(ok[where == r].all())
+            right += good
+    return right, len(asks)
+
+
+def main():
+    ap = argparse.ArgumentParser()
+    ap.add_argument("--steps", type=int, default=600)
+    ap.add_argument("--pool", type=int, default=4000)
+    ap.add_argument("--lr", type=float, default=2e-3)
+    ap.add_argument("--aux", type=float, default=0.3)
+    ap.add_argument("--init", type=float, default=0.05)
+    ap.add_argument("--wd", type=float, default=0.05)
+    ap.add_argument("--vd", type=int, default=2)
+    ap.add_argument("--vh", type=int, default=128)
+    ap.add_argument("--layers", type=int, default=3)
+    ap.add_argument("--a", default="40,8,16")
+    ap.add_argument("--every", type=int, default=200)
+    ap.add_argument("--profile", action="store_true")
+    a = ap.parse_args()
+    t0 = time.time()
+    pools = [draw_pool("train", a.pool), *(draw_pool("train", a.pool // 8, s) for s in SMALL_SIZES)]
+    held = draw_pool("held-out", 200, plain=True)
+    held2 = draw_pool("held-out-wide", 200)
+    print("pools", time.time() - t0, flush=True)
+    torch.manual_seed(0)
+    tiny_vlm_model.VISION_DEPTH, tiny_vlm_model.VISION_HIDDEN, tiny_vlm_model.LAYERS = a.vd, a.vh, a.layers
+    tok = make_tokenizer()
+    model = make_model(tok)
+    print("params", sum(p.numel() for p in model.parameters()), "tokens", len(tok), tok.tokenize("What is in the first image and what is in the second image? a red circle and an orange triangle"))
+    enc = Encoder(model, tok)
+    lessons = Lessons(pools, 0, enc, None)
+    heads = nn.Linear(HIDDEN, len(COLOURS) + len(SHAPES))
+    params = [*model.parameters(), *heads.parameters()]
+    opt = torch.optim.AdamW(params, lr=a.lr, weight_decay=a.wd, betas=(0.9, 0.98), fused=True)
+    sched = torch.optim.lr_scheduler.OneCycleLR(opt, a.lr, total_steps=a.steps, pct_start=0.1)
+    n1, n0, n2 = map(int, a.a.split(","))
+    model.train()
+    from tiny_vlm_lessons import QUESTION, PAIR_QUESTION, TEXT_QUESTION
+    def step():
+        total = 0
+        logs = []
+        for counts in ({1: n1, 0: n0}, {2: n2}):
+            (ids, pos, target, px), (cl, sh) = lessons.batch(counts)
+            logits, want, pooled = forward(model, ids, pos, target, px)
+            lm = functional.cross_entropy(logits, want)
+            guess = heads(pooled.mean(1))
+            aux = functional.cross_entropy(guess[:, : len(COLOURS)], cl) + functional.cross_entropy(guess[:, len(COLOURS):], sh)
+            total = total + lm + a.aux * aux
+            logs += [lm.item(), aux.item()]
+        opt.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(params, 1.0)
+        opt.step(); sched.step()
+        return logs
+    if a.profile:
+        for _ in range(5): step()
+        with torch.profiler.profile() as prof:
+            for _ in range(10): step()
+        print(prof.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=40)[:6000])
+    t0 = time.time(); c0 = time.process_time()
+    for s in range(1, a.steps + 1):
+        logs = step()
+        if s % a.every == 0:
+            model.eval()
+            e1 = exact(model, enc, held, [Asked(QUESTION, 1, "all")] * 200)[0]
+            e2 = exact(model, enc, held, [Asked(PAIR_QUESTION, 2, "all")] * 100)[0]
+            e3 = exact(model, enc, held2, [Asked(QUESTION, 1, "all")] * 200)[0]
+            model.train()
+            print(s, f"{time.time()-t0:.0f}s cpu {time.process_time()-c0:.0f}", [round(x, 3) for x in logs], e1, e2, e3, flush=True)
+
+
+if __name__ == "__main__":
+    main()
