@@ -45,8 +45,14 @@ def patches(pixels):
     x = (pixels.float() / 255 - MEAN) / STD
     g = side // FACTOR
     x = x.view(n, 3, g, 2, PATCH, g, 2, PATCH).permute(0, 2, 5, 3, 6, 1, 4, 7)
-    x = x.unsqueeze(6).expand(-1, -1, -1, -1, -1, -1, 2, -1, -1)
-    return x.reshape(n * g * g * 4, 3 * 2 * PATCH * PATCH)
+    return x.reshape(n * g * g * 4, 3 * PATCH * PATCH)
+
+
+def embed(self, hidden_states):
+    return hidden_states @ self.proj.weight.sum(2).flatten(1).T
+
+
+modeling_qwen2_vl.PatchEmbed.forward = embed
 
 
 class Encoder:
@@ -172,7 +178,9 @@ def main():
     ap.add_argument("--a", default="40,8,16")
     ap.add_argument("--every", type=int, default=200)
     ap.add_argument("--profile", action="store_true")
+    ap.add_argument("--threads", type=int, default=1)
     a = ap.parse_args()
+    torch.set_num_threads(a.threads)
     t0 = time.time()
     pools = [draw_pool("train", a.pool), *(draw_pool("train", a.pool // 8, s) for s in SMALL_SIZES)]
     held = draw_pool("held-out", 200, plain=True)
@@ -188,7 +196,7 @@ def main():
     heads = nn.Linear(HIDDEN, len(COLOURS) + len(SHAPES))
     params = [*model.parameters(), *heads.parameters()]
     opt = torch.optim.AdamW(params, lr=a.lr, weight_decay=a.wd, betas=(0.9, 0.98), fused=True)
-    sched = torch.optim.lr_scheduler.OneCycleLR(opt, a.lr, total_steps=a.steps, pct_start=0.1)
+    sched = torch.optim.lr_scheduler.OneCycleLR(opt, a.lr, total_steps=a.steps + 20, pct_start=0.1)
     n1, n0, n2 = map(int, a.a.split(","))
     model.train()
     from tiny_vlm_lessons import QUESTION, PAIR_QUESTION, TEXT_QUESTION
@@ -209,9 +217,9 @@ def main():
         opt.step(); sched.step()
         return logs
     if a.profile:
-        for _ in range(5): step()
+        for _ in range(3): step()
         with torch.profiler.profile() as prof:
-            for _ in range(10): step()
+            for _ in range(5): step()
         print(prof.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=40)[:6000])
     t0 = time.time(); c0 = time.process_time()
     for s in range(1, a.steps + 1):

@@ -86,7 +86,7 @@ def launch(
         return
     note(
         f"{paint(record.name, 'bold')}: {record.served_name} on {record.engine}, "
-        f"{_where(record)}, {duration(record.time_limit_s)} h"
+        f"{_where(record)}, for {duration(record.time_limit_s)}"
     )
     wait_for(record, ctx, cancel_on_interrupt, queue_timeout, as_json=as_json)
 
@@ -286,4 +286,4 @@ def _show_issues(result: PlanResult, *, as_error: bool) -> None:
 def _where(record: JobRecord) -> str:
     if record.executor == "local":
         return "this machine"
-    return f"{record.gpus} GPUs, job {record.job_id}"
+    return f"GPUs {record.gpus}, job {record.job_id}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,10 +75,17 @@ def demo(
 
 
 def show_case(result: CaseResult) -> None:
-    """One line as soon as a case is over."""
-    mark = {"passed": paint("✓", "green"), "failed": paint("✗", "red"), "skipped": "-"}
-    took = f"{result.latency_s:.2f} s" if result.latency_s is not None else ""
-    note(f"{mark[result.verdict.value]} {result.name:<13} {took:>7}  {result.reason}"[:120])
+    """On a terminal: what has just been found, until the report is complete."""
+    if sys.stderr.isatty():
+        line = f"{result.verdict.value:<8} {result.name:<13} {result.reason}"[:98]
+        sys.stderr.write(f"\r\x1b[2K{line}")
+        sys.stderr.flush()
+
+
+def _clear_line() -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\x1b[2K")
+        sys.stderr.flush()
 
 
 def finish(
@@ -100,7 +108,7 @@ def finish(
     if as_json:
         data_json(as_dict(report))
     else:
-        note("")
+        _clear_line()
         header = ("CASE", "VERDICT", "SECONDS", "TOKENS", "SAYS")
         data(
             table(

@@ -60,7 +60,8 @@ def diagnose(stdout: str, stderr: str) -> Diagnosis:
         stdout: the engine's standard output.
         stderr: its standard error, and the job's.
     """
-    said = [each.text for each in sorted(statements(stdout, stderr), key=lambda each: each.weight)]
+    ordered = sorted(statements(stdout, stderr), key=lambda each: each.weight)
+    said = list(dict.fromkeys(each.text for each in ordered))
     for signature in SIGNATURES:
         found = [(text, match) for text in said if (match := signature.pattern.search(text))]
         if found:
@@ -492,7 +493,7 @@ _MODEL = (
     ),
     _sign(
         "architecture-unknown",
-        r"Model architectures \['?(?P<architecture>[^'\]]*).*? are not supported for now",
+        r"Model architectures \['?(?P<architecture>[^'\]]*)[^[]*? are not supported for now",
         "this version of vLLM does not serve {architecture}",
         "a newer engine (`engines` in the site's file), or another model (hpcvlm models ls)",
     ),
@@ -518,7 +519,7 @@ _MODEL = (
     ),
     _sign(
         "repository-unknown",
-        r"(?P<repo>\S+) is not a local folder and is not a valid model identifier"
+        r"(?<!\S)(?P<repo>\S+) is not a local folder and is not a valid model identifier"
         r"|Repository Not Found for url: (?P<url>\S+)",
         "there is no such repository, or only its members see it: {repo}{url}",
         "correct the name; for a private one: hf auth login; hf download OWNER/NAME",
@@ -598,7 +599,7 @@ _INSTALLATION = (
     ),
     _sign(
         "architecture-broken",
-        r"Model architectures \['?(?P<architecture>[^'\]]*).*? failed to be inspected",
+        r"Model architectures \['?(?P<architecture>[^'\]]*)[^[]*? failed to be inspected",
         "the engine cannot import its own code for {architecture}",
         "another image or version (`engines` in the site's file); hpcvlm logs shows the import "
         "that failed",
@@ -618,7 +619,7 @@ _INSTALLATION = (
     ),
     _sign(
         "command-missing",
-        r"(?P<command>\S+): command not found",
+        r"(?<!\S)(?P<command>\S+): command not found",
         "a command is not there on the node: {command}",
         "correct `command` under `engines` in the site's file, or load what brings it (`modules`)",
     ),

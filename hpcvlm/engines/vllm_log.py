@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 _LONGEST_LINE = 400
+_LONGEST_READ = 2000  # of one line of the log; what matters stands at its beginning
 _LONGEST_MESSAGE = 8  # lines of one message that are read
 _SHORTEST_ECHO = 20  # a shorter text within another one says nothing
 
@@ -33,7 +34,7 @@ _FRAME = re.compile(r'\s+File "|[\s|+]*[\^~]+\s*$')
 _NOISE = re.compile(
     r"resource_tracker|^nanobind: | - leaked |^ - \.\.\. skipped"
     r"|(?:Future|Syntax|Deprecation)Warning"
-    r"|^\[?W\d{3,4} |^(?:INFO|DEBUG)\s*:|\d+%.*\d+/\d+ \[|^Retrying in |^Process [\w-]+:$"
+    r"|^\[?W\d{3,4} |^(?:INFO|DEBUG)\s*:|\d+%[^%]*\d+/\d+ \[|^Retrying in |^Process [\w-]+:$"
 )
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)(?:: |$)")
 _NAMED = re.compile(r"[A-Za-z_][\w.]*(?:: |:?$)")  # what a traceback ends with
@@ -231,7 +232,7 @@ def _goes_on(first: _Line, line: _Line) -> bool:
 def _lines(log: str) -> Iterator[_Line]:
     """The log's lines, their prefix taken off, their indentation kept."""
     for raw in _AFTER_BAR.sub("\n", log.replace("\r", "\n")).split("\n"):
-        line = _CONTROL.sub("", raw)
+        line = _CONTROL.sub("", raw[:_LONGEST_READ])
         prefix = _PREFIX.match(line)
         end = prefix.end() if prefix else 0
         parts = prefix.groupdict() if prefix else {}

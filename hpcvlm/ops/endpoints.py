@@ -189,14 +189,22 @@ def _stop_slurm(
 def _until(
     done: Callable[[], bool], timeout_s: float, ctx: Context, on_wait: Callable[[float], None]
 ) -> bool:
+    from tenacity import RetryCallState, Retrying, retry_if_result, wait_fixed
+
     started = ctx.clock.now()
-    while not done():
-        waited = ctx.clock.now() - started
-        if waited > timeout_s:
-            return False
-        on_wait(waited)
-        ctx.clock.sleep(_STOP_POLL_S)
-    return True
+
+    def too_long(_state: RetryCallState) -> bool:
+        return ctx.clock.now() - started > timeout_s
+
+    retrying = Retrying(
+        retry=retry_if_result(lambda result: not result),
+        stop=too_long,
+        wait=wait_fixed(_STOP_POLL_S),
+        sleep=ctx.clock.sleep,
+        before_sleep=lambda _state: on_wait(ctx.clock.now() - started),
+        retry_error_callback=lambda _state: False,
+    )
+    return bool(retrying(done))
 
 
 def describe(verdict: Verdict) -> str:

@@ -43,6 +43,9 @@ class Asker:
             transport = httpx.HTTPTransport(uds=str(target.socket), trust_env=False)
         self._client = httpx.Client(
             base_url=checked_address(target.url),
+            # A new connection for each request: after a 500, vLLM's server drops the old one
+            # without a word, and the next request would look like a dead engine.
+            headers={"Connection": "close"},
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
             trust_env=False,
             follow_redirects=False,

@@ -21,6 +21,7 @@ from hpcvlm.probe.replies import (
 )
 
 FEWEST_PIECES = 2
+ANSWER_CHARACTERS = 80
 BAD_REQUEST = 400
 NOT_AN_API = Failure(
     Kind.PROTOCOL,
@@ -345,7 +346,7 @@ def _said_nothing(to_what: str) -> Failure:
 
 def _quoted(completion: Completion) -> str:
     cut = " (cut off)" if completion.cut_off else ""
-    return f"'{shortened(completion.text)}'{cut}"
+    return f"'{shortened(completion.text, ANSWER_CHARACTERS)}'{cut}"
 
 
 def _no_way(origin: str, words: str) -> Failure:

@@ -146,10 +146,10 @@ def engine_message(body: str) -> str:
     return shortened(str(words))
 
 
-def shortened(text: str) -> str:
-    """A text in one line, cut to a length that can be shown."""
+def shortened(text: str, most: int = SHOWN_CHARACTERS) -> str:
+    """A text in one line of at most so many characters."""
     line = " ".join(text.split())
-    return line if len(line) <= SHOWN_CHARACTERS else f"{line[: SHOWN_CHARACTERS - 1]}…"
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def _first_choice(value: dict[str, Any]) -> dict[str, Any] | None:

@@ -32,6 +32,7 @@ _UNREACHABLE = (
     "slurm temporarily unable to accept job",
     "slurm is currently in a maintenance",
 )
+_NO_MESSAGE = ('Try "', "sbatch: error: For instance:")
 _NO_SUCH_JOB = "invalid job id specified"
 _ALREADY_OVER = ("already completing or completed", _NO_SUCH_JOB)
 _NO_TIME = {"", "N/A", "Unknown", "None", "NONE", "INVALID"}
@@ -42,7 +43,8 @@ _REFUSALS = (
     ("invalid account or account/partition", "name your account: --account NAME, or in site.yaml"),
     ("invalid partition", "sinfo --summarize lists the partitions"),
     ("invalid qos", "sacctmgr show assoc user=$USER format=account,qos lists yours"),
-    ("requested node configuration is not available", "sinfo -o '%P %G' lists what nodes have"),
+    ("requested node configuration is not available", "sinfo -o '%P %c %m %G' lists the nodes"),
+    ("invalid feature specification", "sinfo -o '%P %f' lists the features of nodes"),
     ("requested time limit is invalid", "ask for less time, or for another partition"),
     (
         "job violates accounting/qos policy",
@@ -134,7 +136,9 @@ def parse_sacct(code: int, stdout: str, stderr: str) -> list[SlurmJob]:
 
 
 def parse_scancel(code: int, stdout: str, stderr: str) -> bool:
-    """Whether the job was there to be signalled; False when it is over or not known.
+    """Whether the job was signalled; False when scancel says that it is over or not known.
+
+    Not every version says so: 22.05 is silent about a job that is gone, and the answer is True.
 
     Raises:
         HpcvlmError: ``slurm-unavailable``, or ``scancel-refused`` with scancel's own words.
@@ -176,7 +180,7 @@ def _refuse_unavailable(command: str, code: int, words: Sequence[str]) -> None:
         )
     text = " ".join(words).lower()
     if any(phrase in text for phrase in _UNREACHABLE):
-        sentence = f"Slurm cannot be reached: {_own_words(words)}"
+        sentence = f"Slurm did not answer: {_own_words(words)}"
         raise HpcvlmError(
             "slurm-unavailable", sentence, "scontrol ping shows the controller's state"
         )
@@ -186,16 +190,18 @@ def _refusal(words: Sequence[str]) -> HpcvlmError:
     said = _own_words(words) or "it gave no reason"
     text = " ".join(words).lower()
     remedy = next((remedy for phrase, remedy in _REFUSALS if phrase in text), "")
-    return HpcvlmError(
-        "sbatch-refused", f"sbatch refused the job: {said}", remedy, tuple(words[:-1])
-    )
+    others = tuple(line for line in words if _bare(line) != said)
+    return HpcvlmError("sbatch-refused", f"sbatch refused the job: {said}", remedy, others)
 
 
 def _own_words(words: Sequence[str]) -> str:
-    """The last line, which is the one that says why, without the program's prefixes."""
-    if not words:
-        return ""
-    said = re.sub(r"^(?:s[a-z]+: )?(?:fatal: |error: )*", "", words[-1])
+    """The line that says why, without the program's prefixes: the last one that is a message."""
+    messages = [line for line in words if not line.startswith(_NO_MESSAGE)]
+    return _bare(messages[-1]) if messages else ""
+
+
+def _bare(line: str) -> str:
+    said = re.sub(r"^(?:[a-z_]+(?: error)?: )?(?:(?:fatal|error): )*", "", line)
     return said.removeprefix("Batch job submission failed: ").removeprefix("allocation failure: ")
 
 
@@ -204,14 +210,18 @@ def _lines(text: str) -> list[str]:
 
 
 def _rows(stdout: str, fields: Sequence[str]) -> Iterator[dict[str, str]]:
+    named = False
     for line in stdout.splitlines():
         # With SLURM_CLUSTERS set, squeue heads each cluster's jobs with its name.
         if not line.strip() or line.startswith("CLUSTER: "):
             continue
         values = line.split("|", len(fields) - 1)
-        if len(values) != len(fields):
+        if len(values) == len(fields):
+            named = True
+            yield dict(zip(fields, values, strict=True))
+        elif not named:
             raise HpcvlmError("slurm-output", f"Slurm gave a line that cannot be read: {line!r}")
-        yield dict(zip(fields, values, strict=True))
+        # Else it goes on with the name of the job above: a name may have line breaks.
 
 
 def _job(row: dict[str, str]) -> SlurmJob:

@@ -16,6 +16,10 @@
 #               has; the GPUs are only names
 #   partitions  gpu (default, 1 day), short (same nodes, 30 minutes), cpu (7 days)
 #   accounting  account "acct" with the user root
+#   processes   tracked by parentage.  HPCVLM_SLURM_PROCTRACK=cgroup at "up"
+#               has them tracked by cgroups as most sites do (a plain scancel
+#               then sends TERM to the batch script only, not to its children);
+#               for a machine with cgroups v1, one such cluster at a time
 #
 # Needs root, and the packages of slurm_packages.sh.
 # Exit status: 0 done; 1 went wrong; 2 usage; 3 cannot be had on this machine.
@@ -44,8 +48,8 @@ pid_of() {
     # comm holds 15 characters at most; ours are all shorter.
     [ "$name" = "${1%%-*}" ] || return 1
     # A pid file outlives its process; a process id is given again.
-    tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null |
-        grep -qxF "SLURM_CONF=$SLURM_CONF" || return 1
+    { cat "/proc/$pid/environ" 2>/dev/null || true; } | tr '\0' '\n' |
+        grep -xF "SLURM_CONF=$SLURM_CONF" >/dev/null || return 1
     printf '%s\n' "$pid"
 }
 
@@ -119,7 +123,7 @@ random_word() {
 }
 
 configure() {
-    local host password node i
+    local host password node i proctrack task
     local ctld_port dbd_port gpu01_port gpu02_port cpu01_port
     host=$(hostname -s)
     password=$(random_word)
@@ -163,6 +167,13 @@ LogFile=$dir/log/slurmdbd.log
 PidFile=$dir/run/slurmdbd.pid
 CONF
     )
+    # Cgroups need not be ours to manage in a container.
+    proctrack=linuxproc task=task/none
+    if [ "${HPCVLM_SLURM_PROCTRACK:-linuxproc}" = cgroup ]; then
+        proctrack=cgroup task=task/cgroup
+        printf '%s\n' CgroupPlugin=cgroup/v1 CgroupMountpoint=/sys/fs/cgroup \
+            >"$dir/etc/cgroup.conf"
+    fi
     cat >"$dir/etc/slurm.conf" <<CONF
 ClusterName=test
 SlurmctldHost=$host(127.0.0.1)
@@ -178,9 +189,8 @@ SlurmctldLogFile=$dir/log/slurmctld.log
 SlurmdLogFile=$dir/log/slurmd-%n.log
 SlurmctldPidFile=$dir/run/slurmctld.pid
 SlurmdPidFile=$dir/run/slurmd-%n.pid
-# No cgroups: they are not ours to manage in a container.
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+ProctrackType=proctrack/$proctrack
+TaskPlugin=$task
 JobAcctGatherType=jobacct_gather/linux
 MpiDefault=none
 MailProg=/bin/true
@@ -342,7 +352,7 @@ stop() {
 }
 
 stop_all() {
-    local node pid tries
+    local node pid what tries
     if pid_of slurmctld >/dev/null; then
         # Pending and running ones, of everybody; then those that are slow to end.
         timeout 10 scancel --user=root 2>/dev/null || true
@@ -358,7 +368,8 @@ stop_all() {
     done
     stop slurmctld
     for pid in $(job_processes); do
-        say "a job left process $pid behind ($(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | head -c 100)); killing it"
+        what=$({ cat "/proc/$pid/cmdline" 2>/dev/null || true; } | tr '\0\n' '  ' | cut -c 1-100)
+        say "a job left process $pid behind; killing it: $what"
         kill -KILL "$pid" 2>/dev/null || true
     done
     stop slurmdbd
@@ -396,7 +407,8 @@ lock() {
     flock -w 120 9 || fail "another run of this script holds $dir"
 }
 
-[ $# -eq 2 ] && [ -n "$2" ] || usage
+[ $# -eq 2 ] || usage
+[ -n "$2" ] || usage
 dir=$(realpath -m -- "$2")
 marker=$dir/.slurm-cluster
 # All commands and daemons below find the cluster by this, and slurmdbd its

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from hpcvlm.errors import HpcvlmError
@@ -630,3 +631,16 @@ def test_a_media_folder_without_permission(target: Target, tmp_path: Path) -> No
     folder.mkdir(mode=0o500)
     report = run(replace(target, media_folder=folder))
     assert failures(report) == {"image_file": Kind.LOCAL}
+
+
+def test_no_connection_is_used_twice(target: Target) -> None:
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers["connection"])
+        return httpx.Response(500, json={"error": {"message": "no"}})
+
+    report = run(target, transport=httpx.MockTransport(answer))
+    assert len(seen) > 5
+    assert set(seen) == {"close"}
+    assert by_name(report)["text"].reason == "the endpoint answered HTTP 500: no"
