@@ -22,6 +22,7 @@ LAYERS = 3
 HEADS = 4
 VISION_HIDDEN = 128
 VISION_DEPTH = 2
+VISION_HEADS = 4
 VOCABULARY = 768
 CONTEXT = 4096
 REPO = "hpcvlm/tiny-vlm"
@@ -109,7 +110,7 @@ def make_model(tokenizer: Any) -> Any:
         "depth": VISION_DEPTH,
         "embed_dim": VISION_HIDDEN,
         "hidden_size": HIDDEN,
-        "num_heads": HEADS,
+        "num_heads": VISION_HEADS,
         "mlp_ratio": 2,
         "initializer_range": 0.05,
     }

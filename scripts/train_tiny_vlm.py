@@ -55,6 +55,32 @@ def embed(self, hidden_states):
 modeling_qwen2_vl.PatchEmbed.forward = embed
 
 
+class Muon(torch.optim.Optimizer):
+    def __init__(self, params, lr, momentum=0.95, weight_decay=0.0, ns_steps=5):
+        super().__init__(params, dict(lr=lr, momentum=momentum, wd=weight_decay, ns=ns_steps))
+
+    @torch.no_grad()
+    def step(self):
+        for g in self.param_groups:
+            for p in g["params"]:
+                if p.grad is None: continue
+                st = self.state[p]
+                if not st:
+                    st["m"] = torch.zeros_like(p)
+                st["m"].lerp_(p.grad, 1 - g["momentum"])
+                u = p.grad.lerp(st["m"], g["momentum"])
+                x = u / (u.norm() + 1e-7)
+                if x.shape[0] > x.shape[1]:
+                    x = x.T
+                for _ in range(g["ns"]):
+                    aa = x @ x.T
+                    x = 3.4445 * x + (-4.775 * aa + 2.0315 * aa @ aa) @ x
+                if p.shape[0] > p.shape[1]:
+                    x = x.T
+                p.mul_(1 - g["lr"] * g["wd"])
+                p.add_(x, alpha=-g["lr"] * max(1, p.shape[0] / p.shape[1]) ** 0.5)
+
+
 class Encoder:
     def __init__(self, model, tok):
         self.model, self.tok = model, tok
@@ -179,24 +205,40 @@ def main():
     ap.add_argument("--every", type=int, default=200)
     ap.add_argument("--profile", action="store_true")
     ap.add_argument("--threads", type=int, default=1)
+    ap.add_argument("--muon", type=float, default=0)
+    ap.add_argument("--vsteps", type=int, default=0)
+    ap.add_argument("--vb", type=int, default=64)
+    ap.add_argument("--vheads", type=int, default=4)
+    ap.add_argument("--ns", type=int, default=4)
     a = ap.parse_args()
     torch.set_num_threads(a.threads)
     t0 = time.time()
-    pools = [draw_pool("train", a.pool), *(draw_pool("train", a.pool // 8, s) for s in SMALL_SIZES)]
-    held = draw_pool("held-out", 200, plain=True)
-    held2 = draw_pool("held-out-wide", 200)
+    import os
+    if os.path.exists("/tmp/pools.pt"):
+        pools, held, held2 = torch.load("/tmp/pools.pt", weights_only=False)
+    else:
+      pools = [draw_pool("train", a.pool), *(draw_pool("train", a.pool // 8, s) for s in SMALL_SIZES)]
+      held = draw_pool("held-out", 200, plain=True)
+      held2 = draw_pool("held-out-wide", 200)
+      torch.save((pools, held, held2), "/tmp/pools.pt")
     print("pools", time.time() - t0, flush=True)
-    torch.manual_seed(0)
+    torch.manual_seed(0); random.seed(0)
     tiny_vlm_model.VISION_DEPTH, tiny_vlm_model.VISION_HIDDEN, tiny_vlm_model.LAYERS = a.vd, a.vh, a.layers
     tok = make_tokenizer()
-    model = make_model(tok)
+    tiny_vlm_model.VISION_HEADS = a.vheads; model = make_model(tok)
     print("params", sum(p.numel() for p in model.parameters()), "tokens", len(tok), tok.tokenize("What is in the first image and what is in the second image? a red circle and an orange triangle"))
     enc = Encoder(model, tok)
     lessons = Lessons(pools, 0, enc, None)
     heads = nn.Linear(HIDDEN, len(COLOURS) + len(SHAPES))
     params = [*model.parameters(), *heads.parameters()]
-    opt = torch.optim.AdamW(params, lr=a.lr, weight_decay=a.wd, betas=(0.9, 0.98), fused=True)
-    sched = torch.optim.lr_scheduler.OneCycleLR(opt, a.lr, total_steps=a.steps + 20, pct_start=0.1)
+    mats = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n and "lm_head" not in n] if a.muon else []
+    ids_ = {id(p) for p in mats}
+    opt1 = torch.optim.AdamW([p for p in params if id(p) not in ids_], lr=a.lr, weight_decay=a.wd, betas=(0.9, 0.98), fused=True)
+    opts = [opt1]
+    if a.muon:
+        opts.append(Muon(mats, lr=a.muon, weight_decay=a.wd, momentum=0.95, ns_steps=a.ns))
+    lr_at = lambda s: min(1, s / (0.08 * (a.vsteps or a.steps))) * (1 if s < 0.5 * (a.vsteps or a.steps) else max(0.0, 0.5 + 0.5 * __import__("math").cos(__import__("math").pi * (s / (a.vsteps or a.steps) - 0.5) / 0.5)))
+    scheds = [torch.optim.lr_scheduler.LambdaLR(o, lr_at) for o in opts]
     n1, n0, n2 = map(int, a.a.split(","))
     model.train()
     from tiny_vlm_lessons import QUESTION, PAIR_QUESTION, TEXT_QUESTION
@@ -211,11 +253,36 @@ def main():
             aux = functional.cross_entropy(guess[:, : len(COLOURS)], cl) + functional.cross_entropy(guess[:, len(COLOURS):], sh)
             total = total + lm + a.aux * aux
             logs += [lm.item(), aux.item()]
-        opt.zero_grad()
+        for o in opts: o.zero_grad()
         total.backward()
         torch.nn.utils.clip_grad_norm_(params, 1.0)
-        opt.step(); sched.step()
+        for o in (*opts, *scheds): o.step()
         return logs
+    def vstep(n):
+        pool = pools[0] if random.random() > SMALL_SHARE else random.choice(pools[1:])
+        pick = torch.randint(len(pool.colours), (n,))
+        px = shifted(pool.pixels[pick], lessons.gen)
+        g = pool.side // FACTOR
+        out = model.model.get_image_features(patches(px), torch.tensor([[1, 2*g, 2*g]] * n), return_dict=True)
+        guess = heads(torch.cat(list(out.pooler_output)).view(n, g*g, -1).mean(1))
+        loss = functional.cross_entropy(guess[:, : len(COLOURS)], pool.colours[pick]) + functional.cross_entropy(guess[:, len(COLOURS):], pool.shapes[pick])
+        for o in opts: o.zero_grad()
+        loss.backward()
+        for o in (*opts, *scheds): o.step()
+        return loss.item()
+    def vacc(pool):
+        with torch.no_grad():
+            g = 4; n = len(pool.colours)
+            out = model.model.get_image_features(patches(pool.pixels), torch.tensor([[1, 2*g, 2*g]] * n), return_dict=True)
+            guess = heads(torch.cat(list(out.pooler_output)).view(n, g*g, -1).mean(1))
+            return int((guess[:, :len(COLOURS)].argmax(-1) == pool.colours).sum()), int((guess[:, len(COLOURS):].argmax(-1) == pool.shapes).sum())
+    if a.vsteps:
+        t0 = time.time(); c0 = time.process_time(); tot = []
+        for s in range(1, a.vsteps + 1):
+            tot.append(vstep(a.vb))
+            if s % a.every == 0:
+                print("V", s, f"{time.time()-t0:.0f}s cpu {time.process_time()-c0:.0f}", round(sum(tot[-50:])/50, 3), vacc(held), vacc(held2), flush=True)
+        return
     if a.profile:
         for _ in range(3): step()
         with torch.profiler.profile() as prof:

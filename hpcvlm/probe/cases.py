@@ -87,6 +87,9 @@ def two_pictures(seed: int) -> tuple[tuple[Picture, Picture], Question]:
     )
 
 
+TEXT_ONLY = Question(TEXT_QUESTION)
+
+
 def unknown_picture() -> Question:
     """The question about a picture that the user brought."""
     return Question(QUESTION)

@@ -165,7 +165,7 @@ _ENGINE_WORDS: tuple[tuple[str, Kind, str, str], ...] = (
     ),
     (
         r"maximum context length is (\d+) tokens|longer than the maximum model length of (\d+)",
-        Kind.LIMIT,
+        Kind.CONTEXT,
         r"the request does not fit into the engine's context of \1\2 tokens",
         "raise the model length, or send a smaller image",
     ),

@@ -38,11 +38,13 @@ class Fetch:
     Args:
         origin: the address without its path, such as ``http://10.0.0.5:41234``.
         fetched_from: addresses that fetched it; None for a server that is not ours.
+        base64_answered: the engine answered an image that was sent as base64.
         loopback: the address is only valid on this machine, and the engine may run on another.
     """
 
     origin: str
     fetched_from: tuple[str, ...] | None
+    base64_answered: bool
     loopback: bool = False
 
 
@@ -141,13 +143,11 @@ def judge_url_picture(result: CaseResult, reply: Reply, fetch: Fetch) -> CaseRes
     """
     if fetch.fetched_from:
         result = replace(result, fetched_from=fetch.fetched_from[0])
-    if reply.status == OK or fetch.fetched_from or result.kind in _NOT_ABOUT_THE_WAY:
-        return result
-    if fetch.fetched_from is None and result.kind not in (Kind.TIMEOUT, Kind.NETWORK):
+    if reply.status == OK or fetch.fetched_from or not _about_the_way(result.kind, fetch):
         return result
     if fetch.loopback:
         return skipped(result.name, _BEHIND_A_TUNNEL)
-    return _fail(result, _no_way(fetch.origin, engine_message(reply.body)))
+    return _fail(result, _no_way(fetch, engine_message(reply.body)))
 
 
 def judge_stream(question: Question, reply: Reply, alone: Reply) -> CaseResult:
@@ -312,7 +312,7 @@ def _stream_fault(
     if pieces < FEWEST_PIECES:
         return _in_one_piece()
     if not completion.text:
-        return _said_nothing("an image")
+        return _said_nothing("a streamed question")
     if completion.prompt_tokens is None:
         return Failure(
             Kind.STREAM,
@@ -349,12 +349,23 @@ def _quoted(completion: Completion) -> str:
     return f"'{shortened(completion.text, ANSWER_CHARACTERS)}'{cut}"
 
 
-def _no_way(origin: str, words: str) -> Failure:
+def _about_the_way(kind: Kind, fetch: Fetch) -> bool:
+    """Whether a failure of a picture that nobody fetched can be put down to the network."""
+    if fetch.fetched_from is None:
+        return kind in (Kind.TIMEOUT, Kind.NETWORK)
+    # With our own picture, which is there, an answer of a web server came from a proxy; and a
+    # timeout of the engine's own has no words at all.
+    unnamed = kind is Kind.ENGINE and fetch.base64_answered
+    return unnamed or kind in (Kind.TIMEOUT, Kind.NETWORK, Kind.REMOTE)
+
+
+def _no_way(fetch: Fetch, words: str) -> Failure:
+    works = "; base64 works" if fetch.base64_answered else ""
     said = f" (the engine said: {words})" if words else ""
     return Failure(
         Kind.NETWORK,
-        f"the engine's node could not reach {origin}: no route, no proxy, or a firewall; "
-        f"images by URL will not work there; base64 works{said}",
+        f"the engine's node could not reach {fetch.origin}: no route, no proxy, or a firewall; "
+        f"images by URL will not work there{works}{said}",
         USE_BASE64,
     )
 
@@ -373,4 +384,3 @@ _BEHIND_A_TUNNEL = (
     "the endpoint is reached over a loopback address, as through a tunnel, and its node did not "
     "find this machine's pictures there: images by URL were not tested"
 )
-_NOT_ABOUT_THE_WAY = (Kind.NO_VISION, Kind.POLICY, Kind.LIMIT, Kind.AUTH, Kind.UNREACHABLE)

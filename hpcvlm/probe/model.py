@@ -29,7 +29,8 @@ class Kind(StrEnum):
     REMOTE = "remote"  # the picture's server refused the engine
     POLICY = "policy"  # the engine is told not to fetch from there
     MOUNT = "mount"  # the engine does not see the file
-    LIMIT = "limit"  # more was asked than the engine takes
+    LIMIT = "limit"  # more images were asked than the engine takes
+    CONTEXT = "context"  # the request is longer than the model length
     STREAM = "stream"  # the answer did not come as a stream
     PROTOCOL = "protocol"  # the answer was not what the API promises
     ENGINE = "engine"  # the engine failed in another way

@@ -131,6 +131,7 @@ class _SmokeTest:
         self._alone: dict[str, Reply] = {}
         self._ended: CaseResult | None = None
         self._blind = False
+        self._base64_answered = False
 
     def results(self) -> Iterator[CaseResult]:
         """Run the cases in their order, and stop asking once nothing more can be learnt."""
@@ -157,7 +158,7 @@ class _SmokeTest:
             return judge.skipped(case, f"not asked, as {self._ended.name} failed")
         if case not in cases.IMAGE_CASES:
             return None
-        if self._target.vision is False:
+        if self._target.vision is False and case != cases.STREAMING:
             return judge.skipped(case, "the model is said to take text only")
         return judge.failed_unasked(case, NO_VISION) if self._blind else None
 
@@ -183,7 +184,8 @@ class _SmokeTest:
         else:
             picture, question = cases.one_picture(self._seed, cases.IMAGE_BASE64)
             url = picture.data_url()
-        result, _ = self._ask_about(cases.IMAGE_BASE64, question, (url,))
+        result, reply = self._ask_about(cases.IMAGE_BASE64, question, (url,))
+        self._base64_answered = reply.status == OK
         return result
 
     def _image_url(self) -> CaseResult:
@@ -191,7 +193,9 @@ class _SmokeTest:
             origin = str(httpx.URL(self._own.url).copy_with(raw_path=b"/")).rstrip("/")
             question = cases.unknown_picture()
             result, reply = self._ask_about(cases.IMAGE_URL, question, (self._own.url,))
-            return judge.judge_url_picture(result, reply, Fetch(origin, None))
+            return judge.judge_url_picture(
+                result, reply, Fetch(origin, None, self._base64_answered)
+            )
         picture, question = cases.one_picture(self._seed, cases.IMAGE_URL)
         try:
             host = self._picture_host()
@@ -202,7 +206,7 @@ class _SmokeTest:
         with server.running():
             result, reply = self._ask_about(cases.IMAGE_URL, question, (server.url,))
             loopback = is_loopback(host) and not self._target.same_host
-            fetch = Fetch(server.origin, server.fetched_from, loopback)
+            fetch = Fetch(server.origin, server.fetched_from, self._base64_answered, loopback)
         return judge.judge_url_picture(result, reply, fetch)
 
     def _picture_host(self) -> str:
@@ -237,6 +241,9 @@ class _SmokeTest:
         return judge.judge_pair(result, limit)
 
     def _streaming(self) -> CaseResult:
+        if self._target.vision is False:
+            text = cases.text_body(self._target.model, self._options.max_tokens)
+            return judge.judge_stream(cases.TEXT_ONLY, self._chat(cases.as_stream(text)), NOT_ASKED)
         picture, question = cases.one_picture(self._seed, cases.IMAGE_BASE64)
         body = self._picture_body(question, (picture.data_url(),))
         reply = self._chat(cases.as_stream(body))

@@ -6,6 +6,7 @@ Slurm shows in the same place. A name that is not known is shown as it is.
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 
 
@@ -99,8 +100,11 @@ def state_name(raw: str) -> str:
 
     A state that is not known comes back as it is.
     """
-    words = raw.split()
-    name = words[0].rstrip("+").upper() if words else ""
+    words = raw.upper().split()
+    name = words[0] if words else ""
+    if name.endswith("+"):
+        # sacct cuts a long state short in a narrow column.
+        name = next((full for full in _PHASES if full.startswith(name[:-1])), name)
     name = _COMPACT.get(name, name)
     return name if name in _PHASES else raw.strip()
 
@@ -185,10 +189,12 @@ def reason_sentence(reason: str) -> str:
 
     ``None``, which Slurm shows before it has looked at a job, gives an empty text.
     """
-    reason = reason.strip().removeprefix("(").removesuffix(")")
+    reason = reason.strip()
+    if reason.startswith("("):
+        reason = reason[1:].removesuffix(")")
     if reason in {"", "None"}:
         return ""
-    word = reason.split(",")[0].strip()
+    word = re.split(r"[,(]", reason)[0].strip()
     sentence = _REASONS.get(word)
     if sentence is None:
         sentence = next((text for start, text in _REASON_FAMILIES if word.startswith(start)), None)

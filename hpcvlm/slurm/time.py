@@ -12,8 +12,10 @@ _DAY = 24 * _HOUR
 _LONGEST = 366 * _DAY
 
 _NO_LIMIT = {"", "infinite", "unlimited", "not_set", "invalid", "partition_limit", "n/a", "unknown"}
-_CLOCK = re.compile(r"(?:(\d{1,5})-)?(\d{1,6})(?::(\d{1,2}))?(?::(\d{1,2}))?")
-_UNITS = re.compile(r"(?:(\d{1,5})d)?(?:(\d{1,6})h)?(?:(\d{1,8})m)?(?:(\d{1,9})s)?", re.IGNORECASE)
+_CLOCK = re.compile(r"(?:(\d{1,5})-)?(\d{1,6})(?::(\d{1,2}))?(?::(\d{1,2}))?", re.ASCII)
+_UNITS = re.compile(
+    r"(?:(\d{1,5})d)?(?:(\d{1,6})h)?(?:(\d{1,8})m)?(?:(\d{1,9})s)?", re.IGNORECASE | re.ASCII
+)
 
 EXPECTED = "such as 2h, 90m, 1h30m, 2:00:00, 1-12:00:00, or a number of minutes"
 

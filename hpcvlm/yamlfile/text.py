@@ -145,7 +145,9 @@ def _explain(error: Exception, text: str) -> tuple[int | None, str]:
     if mark is not None:
         problem = getattr(error, "problem", None) or "cannot be read as YAML"
         context = getattr(error, "context", None)
-        return mark.line + 1, f"{problem} ({context})" if context else problem
+        # libyaml puts what is missing at the end one line below the last one.
+        line = min(mark.line + 1, len(text.splitlines()))
+        return line, f"{problem} ({context})" if context else problem
     position = getattr(error, "position", None)
     if isinstance(position, int):
         return text[:position].count("\n") + 1, f"{getattr(error, 'reason', 'unreadable text')}"

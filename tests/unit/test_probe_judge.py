@@ -120,7 +120,7 @@ LLAMA_CPP = (
         (
             400,
             TOO_LONG,
-            Kind.LIMIT,
+            Kind.CONTEXT,
             "the request does not fit into the engine's context of 1024 tokens",
         ),
         (404, NOT_FOUND, Kind.ENGINE, "the endpoint answered HTTP 404: Not Found"),
@@ -206,14 +206,15 @@ def test_the_question_alone_was_not_answered() -> None:
 def test_an_engine_that_fetched_and_then_failed_is_not_a_network_failure() -> None:
     reply = Reply(500, '{"error":{"message":"CUDA error"}}')
     result = judged(reply, Reply(None))
-    told = judge.judge_url_picture(result, reply, Fetch("http://10.0.0.5:1", ("10.0.0.9",)))
+    fetch = Fetch("http://10.0.0.5:1", ("10.0.0.9",), base64_answered=True)
+    told = judge.judge_url_picture(result, reply, fetch)
     assert (told.kind, told.fetched_from) == (Kind.ENGINE, "10.0.0.9")
 
 
 @pytest.mark.parametrize("reply", [Reply(500, URL_REFUSED), Reply(422, REMOTE_404), Reply(500, "")])
 def test_nobody_fetched_it_is_a_network_failure(reply: Reply) -> None:
     result = judged(reply, Reply(None))
-    told = judge.judge_url_picture(result, reply, Fetch("http://10.0.0.5:41234", ()))
+    told = judge.judge_url_picture(result, reply, Fetch("http://10.0.0.5:41234", (), True))
     assert told.kind is Kind.NETWORK
     assert told.reason.startswith(
         "the engine's node could not reach http://10.0.0.5:41234: no route, no proxy, or a "
@@ -225,15 +226,46 @@ def test_an_engine_stuck_on_an_image_address_is_a_network_failure_and_not_the_en
     reply = Reply(None, seconds=120, trouble=Trouble.TIMEOUT)
     result = judge.judge_picture(cases.IMAGE_URL, ASKED, reply, Reply(None), require_naming=True)
     assert not judge.ends_the_test(result)
-    told = judge.judge_url_picture(result, reply, Fetch("http://10.0.0.5:1", ()))
+    told = judge.judge_url_picture(result, reply, Fetch("http://10.0.0.5:1", (), True))
     assert told.kind is Kind.NETWORK
 
 
 def test_policy_stays_policy_although_nobody_fetched() -> None:
     reply = Reply(400, WRONG_DOMAIN)
     result = judged(reply, Reply(None))
-    told = judge.judge_url_picture(result, reply, Fetch("http://10.0.0.5:1", ()))
+    told = judge.judge_url_picture(result, reply, Fetch("http://10.0.0.5:1", (), True))
     assert told.kind is Kind.POLICY
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (Reply(404, WRONG_MODEL), Kind.MODEL),
+        (Reply(500, '{"error":{"message":"EngineCore encountered an issue."}}'), Kind.ENGINE),
+        (Reply(None, trouble=Trouble.BROKEN), Kind.UNREACHABLE),
+    ],
+)
+def test_an_engine_that_answers_nothing_is_not_blamed_on_the_network(
+    reply: Reply, kind: Kind
+) -> None:
+    result = judged(reply, Reply(None))
+    fetch = Fetch("http://10.0.0.5:1", (), base64_answered=False)
+    assert judge.judge_url_picture(result, reply, fetch).kind is kind
+
+
+def test_base64_is_not_said_to_work_when_it_does_not() -> None:
+    reply = Reply(500, URL_REFUSED)
+    fetch = Fetch("http://10.0.0.5:1", (), base64_answered=False)
+    told = judge.judge_url_picture(judged(reply, Reply(None)), reply, fetch)
+    assert told.kind is Kind.NETWORK
+    assert "base64 works" not in told.reason
+
+
+def test_a_pair_that_does_not_fit_fails_although_the_limit_is_unknown() -> None:
+    limited, too_long = (judged(Reply(400, body), Reply(None)) for body in (TOO_MANY, TOO_LONG))
+    assert judge.judge_pair(limited, None).verdict is Verdict.SKIPPED
+    assert judge.judge_pair(limited, 2).kind is Kind.LIMIT
+    assert judge.judge_pair(too_long, None).kind is Kind.CONTEXT
 
 
 def test_a_lock_is_judged_by_its_status() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import importlib.util
 import json
@@ -282,7 +283,9 @@ def test_the_import_fails_when_there_is_no_lock(key_file: Path) -> None:
 
 
 def test_it_needs_nothing_but_the_standard_library() -> None:
-    lines = Path(vllm_guard.__file__).read_text().splitlines()
+    text = Path(vllm_guard.__file__).read_text()
+    ast.parse(text, feature_version=(3, 9))
+    lines = text.splitlines()
     modules = {
         line.split()[1].partition(".")[0] for line in lines if line.startswith(("import ", "from "))
     }
