@@ -67,9 +67,12 @@ def workplace(folder: Path | None = None) -> Iterator[Place]:
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     root = Path(tempfile.mkdtemp(prefix="hpcvlm-bench-", dir=folder)).resolve()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HPCVLM_")}
+    dropped = ("HPCVLM_", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     env = {
         **kept,
+        # As after pip install, all modules are compiled, but nothing is written beside them.
+        "PYTHONPYCACHEPREFIX": str(root / "pycache"),
         "PATH": f"{root / 'bin'}:{os.environ['PATH']}",
         "HPCVLM_STATE": str(root / "state"),
         "HPCVLM_CONFIG": str(root / "config"),

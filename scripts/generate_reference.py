@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,7 +47,8 @@ different there:
 4. the command line: `--set options.max-model-len=4096`
 
 Mappings are merged key by key. Any other value, a list too, replaces the one below. `null` takes a
-key away. `hpcvlm plan` shows where each value came from.
+key away. plan.json, which `hpcvlm render -o DIR` writes beside the script, names the source of each
+value.
 
 A name may be an alias or the repository too, and capitals do not matter. With `--set`, a name that
 resembles no key below is taken for an engine option: `--set max-model-len=4096`.
@@ -66,7 +69,8 @@ later one is laid over the earlier ones:
 3. the command line: `--partition`, `--account` and the like
 
 Mappings are merged key by key. Any other value, a list too, replaces the one below. `null` takes a
-key away. `hpcvlm plan` shows where each value came from.
+key away. plan.json, which `hpcvlm render -o DIR` writes beside the script, names the source of each
+value.
 
 `configs/sites/example.yaml` is a site file with every key in it;
 [site.schema.json](site.schema.json) lets an editor check yours while you type.
@@ -144,11 +148,26 @@ def _container(plain: Any) -> str:  # noqa: ANN401
     return "list, see below" if is_section(inner) else f"list of {_value(inner)}"
 
 
+def commands_page() -> str:
+    """Every command with its options, as Typer itself documents them."""
+    done = subprocess.run(
+        [sys.executable, "-m", "typer", "hpcvlm.cli.main", "utils", "docs", "--name", "hpcvlm"],
+        cwd=ROOT,
+        env={**os.environ, "NO_COLOR": "1", "COLUMNS": "100", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    text = done.stdout.strip().replace("# `hpcvlm`", "# Commands", 1)
+    return f"{MADE_BY}\n\n{text}\n"
+
+
 GENERATORS: dict[str, Callable[[], str]] = {
     "docs/reference/model.schema.json": lambda: schema_page("model"),
     "docs/reference/site.schema.json": lambda: schema_page("site"),
     "docs/reference/model-file.md": lambda: file_page(ModelSpec, MODEL_INTRODUCTION),
     "docs/reference/site-file.md": lambda: file_page(SiteSpec, SITE_INTRODUCTION),
+    "docs/reference/commands.md": commands_page,
 }
 
 

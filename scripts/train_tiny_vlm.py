@@ -282,7 +282,11 @@ def main():
             tot.append(vstep(a.vb))
             if s % a.every == 0:
                 print("V", s, f"{time.time()-t0:.0f}s cpu {time.process_time()-c0:.0f}", round(sum(tot[-50:])/50, 3), vacc(held), vacc(held2), flush=True)
-        return
+        lr_at = lambda s: min(1, s / (0.05 * a.steps)) * (1 if s < 0.5 * a.steps else max(0.0, 0.5 + 0.5 * __import__("math").cos(__import__("math").pi * (s / a.steps - 0.5) / 0.5)))
+        scheds[:] = []
+        for o in opts:
+            for g in o.param_groups: g["lr"] = g["initial_lr"]
+        scheds[:] = [torch.optim.lr_scheduler.LambdaLR(o, lr_at) for o in opts]
     if a.profile:
         for _ in range(3): step()
         with torch.profiler.profile() as prof:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from hpcvlm.catalog.load import Layer, apply_settings, find_model
@@ -70,6 +71,7 @@ def prepare(request: LaunchRequest, ctx: Context, site: SiteSpec | None = None) 
         site, site_sources = site_of(ctx)
     resolved = apply_settings(find_model(request.model, model_layers(ctx)), request.settings)
     spec = resolved.spec
+    request = _with_real_media_root(request)
     executor, cluster = _executor(request, site, ctx)
     site = _with_engine(site, spec, executor, ctx)
     name = _name(request, spec)
@@ -121,6 +123,20 @@ def _executor(request: LaunchRequest, site: SiteSpec, ctx: Context) -> tuple[str
             "hpcvlm launch --executor local runs it on this machine instead",
             error.details,
         ) from None
+
+
+def _with_real_media_root(request: LaunchRequest) -> LaunchRequest:
+    """The media root as the engine will see it: absolute, links followed."""
+    if request.media_root is None:
+        return request
+    folder = Path(request.media_root).expanduser()
+    if not folder.is_dir():
+        raise HpcvlmError(
+            "option-invalid",
+            f"--media-root {request.media_root} is not a folder",
+            "name a folder that the compute nodes see, too",
+        )
+    return replace(request, media_root=str(folder.resolve()))
 
 
 def _with_engine(site: SiteSpec, spec: ModelSpec, executor: str, ctx: Context) -> SiteSpec:

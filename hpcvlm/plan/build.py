@@ -83,6 +83,7 @@ def build_plan(
         issues += cluster_issues(gpus, found.cluster, request.partition or site.partition)
     issues += [*time_issues, *engine_issues, *_snapshot_issues(spec, found)]
     plan = _assemble(request, spec, site, found, gpus, engine, time_limit_s)
+    issues += _path_issues(plan)
     return PlanResult(plan, tuple(issues))
 
 
@@ -204,6 +205,23 @@ def _snapshot_issues(spec: ModelSpec, found: Surroundings) -> list[Issue]:
             f"hf download {spec.snapshot.repo} --revision {spec.snapshot.revision}",
         )
         for problem in found.snapshot_problems
+    ]
+
+
+def _path_issues(plan: LaunchPlan) -> list[Issue]:
+    """Paths that a --bind cannot name: Apptainer splits it at colons and commas."""
+    if plan.engine.image is None:
+        return []
+    paths = {path for bind in plan.binds for path in (bind.source, bind.target)}
+    return [
+        Issue(
+            "path-unsafe",
+            "binds",
+            f"{path} cannot be mounted into a container: its name holds a colon or a comma",
+            "use a folder without them; HPCVLM_STATE moves hpcvlm's own",
+        )
+        for path in sorted(paths)
+        if ":" in path or "," in path
     ]
 
 
