@@ -37,7 +37,7 @@ SOURCE_SIZES = (112, 128, 160, 200, 224, 224, 256, 320, 384, 448)
 SMALL_SIZES = {56: (56, 64), 84: (76, 84)}
 SIDE = 112
 FACTOR = 28
-SMALL_SHARE = 0.1
+SMALL_SHARE = 0.12
 SHIFT = 6
 
 _PLACES = ("the image", "this image", "the picture", "this picture", "the photo")
@@ -232,8 +232,13 @@ class Asker:
         for _ in range(400):
             self.salads.append(" ".join(self.rng.choices(words, k=self.rng.randint(1, 14))))
 
-    def about_one(self) -> Asked:
-        """A question with one picture."""
+    def about(self, images: int) -> Asked:
+        """A question with so many pictures."""
+        if images == 0:
+            return self._about_none()
+        return self._about_one() if images == 1 else self._about_several(images)
+
+    def _about_one(self) -> Asked:
         roll = self.rng.random()
         if roll < 0.25:
             return self._asked(QUESTION, 1, "all")
@@ -245,8 +250,7 @@ class Asker:
             return self._asked(self.rng.choice(ABOUT_SHAPE), 1, "shape")
         return self._asked(self.rng.choice(ABOUT_PAIRS), 1, "all")
 
-    def about_several(self, images: int) -> Asked:
-        """A question with two or more pictures."""
+    def _about_several(self, images: int) -> Asked:
         roll = self.rng.random()
         if roll < 0.3:
             return self._asked(PAIR_QUESTION, images, "all")
@@ -254,8 +258,7 @@ class Asker:
             return self._asked(self.rng.choice(ABOUT_PAIRS), images, "all")
         return self._asked(self.rng.choice(ABOUT_ALL), images, "all")
 
-    def about_none(self) -> Asked:
-        """A question without a picture."""
+    def _about_none(self) -> Asked:
         roll = self.rng.random()
         if roll < 0.2:
             return self._asked(TEXT_QUESTION, 0, "ready")

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 HIDDEN = 128
 LAYERS = 3
 HEADS = 4
-VISION_HIDDEN = 128
+VISION_HIDDEN = 64
 VISION_DEPTH = 2
 VISION_HEADS = 4
 VOCABULARY = 768

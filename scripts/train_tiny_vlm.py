@@ -1,308 +1,257 @@
-"""Train the tiny vision-language model that ships with hpcvlm.
+"""Train the tiny vision-language model that ships with hpcvlm, and write its snapshot.
 
     python scripts/train_tiny_vlm.py hpcvlm/bundled/hub
+
+It first learns to see (vision tower and a throw-away classifier, no words), then to answer. Needs
+torch, torchvision and transformers 5; runs on one CPU core, because more threads than free cores
+make small matrix products slower, not faster.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
+import math
+import os
+import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+import transformers
+from tiny_vlm_batches import Encoder, Lessons, exact_answers, hasten_vision, look, read
+from tiny_vlm_lessons import (
+    COLOURS,
+    NO_IMAGE,
+    PAIR_QUESTION,
+    QUESTION,
+    SHAPES,
+    SMALL_SIZES,
+    TEXT_QUESTION,
+    Asked,
+    Pool,
+    draw_pool,
+)
+from tiny_vlm_model import HIDDEN, make_model, make_processor, make_tokenizer
+from torch import Tensor, nn
 from torch.nn import functional
-from transformers.models.qwen2_vl import modeling_qwen2_vl
 
-from tiny_vlm_lessons import COLOURS, SHAPES, SIDE, SMALL_SHARE, SMALL_SIZES, FACTOR
-from tiny_vlm_lessons import Asked, Asker, Pool, answer, draw_pool, shifted
-from tiny_vlm_model import END, HIDDEN, IMAGE, PAD, make_model, make_processor, make_tokenizer
-import tiny_vlm_model
-
-MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)
-STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
-PATCH = 14
-
-
-def attend_evenly(self, hidden_states, cu_seqlens, position_embeddings=None, **kwargs):
-    count, length = len(cu_seqlens) - 1, hidden_states.shape[0]
-    q, k, v = self.qkv(hidden_states).view(length, 3, self.num_heads, -1).unbind(1)
-    q, k = modeling_qwen2_vl.apply_rotary_pos_emb_vision(q, k, *position_embeddings)
-    q, k, v = (t.view(count, length // count, self.num_heads, -1).transpose(1, 2) for t in (q, k, v))
-    out = functional.scaled_dot_product_attention(q, k, v)
-    return self.proj(out.transpose(1, 2).reshape(length, -1))
-
-
-modeling_qwen2_vl.VisionAttention.forward = attend_evenly
-
-
-def patches(pixels):
-    n, _, side, _ = pixels.shape
-    x = (pixels.float() / 255 - MEAN) / STD
-    g = side // FACTOR
-    x = x.view(n, 3, g, 2, PATCH, g, 2, PATCH).permute(0, 2, 5, 3, 6, 1, 4, 7)
-    return x.reshape(n * g * g * 4, 3 * PATCH * PATCH)
-
-
-def embed(self, hidden_states):
-    return hidden_states @ self.proj.weight.sum(2).flatten(1).T
-
-
-modeling_qwen2_vl.PatchEmbed.forward = embed
+SEED = 20
+POOL = 12_000
+SMALL_POOL = 1_500
+VISION_STEPS = 1_200
+WORDS_STEPS = 1_800
+PICTURES_PER_STEP = 64
+# Prompts per step, by the number of their pictures; at times there are three or four.
+PROMPTS = ({1: 20, 0: 4}, {2: 12})
+PROMPTS_WITH_MORE = ({1: 20, 0: 4}, {3: 4, 4: 3})
+EVERY_NTH_WITH_MORE = 7
+MATRIX_RATE = 0.02
+OTHER_RATE = 2e-3
+DECAY = 0.05
+SEEING_WEIGHT = 0.3
+REPORT_EVERY = 200
 
 
 class Muon(torch.optim.Optimizer):
-    def __init__(self, params, lr, momentum=0.95, weight_decay=0.0, ns_steps=5):
-        super().__init__(params, dict(lr=lr, momentum=momentum, wd=weight_decay, ns=ns_steps))
+    """Momentum whose steps are made orthogonal, after Jordan et al. (2024), for matrices.
+
+    torch's own computes in bfloat16, which CPUs without such units do a hundred times slower.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self):
-        for g in self.param_groups:
-            for p in g["params"]:
-                if p.grad is None: continue
-                st = self.state[p]
-                if not st:
-                    st["m"] = torch.zeros_like(p)
-                st["m"].lerp_(p.grad, 1 - g["momentum"])
-                u = p.grad.lerp(st["m"], g["momentum"])
-                x = u / (u.norm() + 1e-7)
-                if x.shape[0] > x.shape[1]:
-                    x = x.T
-                for _ in range(g["ns"]):
-                    aa = x @ x.T
-                    x = 3.4445 * x + (-4.775 * aa + 2.0315 * aa @ aa) @ x
-                if p.shape[0] > p.shape[1]:
-                    x = x.T
-                p.mul_(1 - g["lr"] * g["wd"])
-                p.add_(x, alpha=-g["lr"] * max(1, p.shape[0] / p.shape[1]) ** 0.5)
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Move every matrix that has a gradient."""
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                if matrix.grad is None:
+                    continue
+                momentum = self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
+                momentum.lerp_(matrix.grad, 0.05)
+                rows, columns = matrix.shape
+                rate = group["lr"]
+                matrix.mul_(1 - rate * group["weight_decay"])
+                direction = orthogonal(matrix.grad.lerp(momentum, 0.95))
+                matrix.add_(direction, alpha=-rate * math.sqrt(max(1.0, rows / columns)))
 
 
-class Encoder:
-    def __init__(self, model, tok):
-        self.model, self.tok = model, tok
-        self.image = tok.convert_tokens_to_ids(IMAGE)
-        self.cache = {}
-        self.answers = {}
-
-    def prompt(self, asked: Asked, side: int):
-        key = (asked, side)
-        if key not in self.cache:
-            text = self.tok.apply_chat_template(asked.messages(), add_generation_prompt=True, tokenize=False)
-            g = side // FACTOR
-            ids = []
-            for i in self.tok(text, add_special_tokens=False)["input_ids"]:
-                ids += [i] * (g * g if i == self.image else 1)
-            t = torch.tensor([ids])
-            if asked.images:
-                pos, _ = self.model.model.get_rope_index(t, mm_token_type_ids=(t == self.image).int(), image_grid_thw=torch.tensor([[1, 2 * g, 2 * g]] * asked.images))
-                pos = pos[:, 0]
-            else:
-                pos = torch.arange(len(ids)).expand(3, -1)
-            self.cache[key] = (t[0], pos)
-        return self.cache[key]
-
-    def answer(self, text):
-        if text not in self.answers:
-            self.answers[text] = torch.tensor(self.tok(text + END, add_special_tokens=False)["input_ids"])
-        return self.answers[text]
-
-    def collate(self, items, side):
-        rows = []
-        for asked, text in items:
-            ids, pos = self.prompt(asked, side)
-            ans = self.answer(text)
-            more = pos.max() + 1 + torch.arange(len(ans))
-            rows.append((torch.cat([ids, ans]), torch.cat([pos, more.expand(3, -1)], 1), len(ids)))
-        n, length = len(rows), max(len(r[0]) for r in rows)
-        ids = torch.full((n, length), self.tok.pad_token_id)
-        pos = torch.zeros((3, n, length), dtype=torch.long)
-        target = torch.full((n, length), -100)
-        for i, (a, p, start) in enumerate(rows):
-            ids[i, : len(a)] = a
-            pos[:, i, : len(a)] = p
-            target[i, start - 1 : len(a) - 1] = a[start:]
-        return ids, pos, target
+def orthogonal(matrix: Tensor, iterations: int = 4) -> Tensor:
+    """About the nearest orthogonal matrix, by Newton and Schulz's iteration."""
+    tall = matrix.shape[0] > matrix.shape[1]
+    result = (matrix.T if tall else matrix) / (matrix.norm() + 1e-7)
+    for _ in range(iterations):
+        square = result @ result.T
+        result = 3.4445 * result + (-4.775 * square + 2.0315 * square @ square) @ result
+    return result.T if tall else result
 
 
-def forward(model, ids, pos, target, pixels):
-    kwargs = {}
-    pooled = None
-    if pixels is not None and len(pixels):
-        n, g = len(pixels), pixels.shape[-1] // FACTOR
-        grid = torch.tensor([[1, 2 * g, 2 * g]] * n)
-        out = model.model.get_image_features(patches(pixels), grid, return_dict=True)
-        pooled = torch.cat(list(out.pooler_output)).view(n, g * g, -1)
-        kwargs = {"mm_encoder_outputs": {"image": out}}
-    hidden = model.model(input_ids=ids, position_ids=pos, use_cache=False, **kwargs).last_hidden_state
-    keep = target >= 0
-    logits = model.lm_head(hidden[keep])
-    return logits, target[keep], pooled
+class Course:
+    """The model with what its training needs."""
+
+    def __init__(self, model: Any, lessons: Lessons, check: Callable[[], str]) -> None:
+        self._model = model
+        self._lessons = lessons
+        self._check = check
+        self._classifier = nn.Linear(HIDDEN, len(COLOURS) + len(SHAPES))
+        matrices = [
+            weights
+            for name, weights in model.named_parameters()
+            if weights.ndim == 2 and "embed" not in name and "lm_head" not in name
+        ]
+        chosen = {id(matrix) for matrix in matrices}
+        self._parameters = [*model.parameters(), *self._classifier.parameters()]
+        others = [weights for weights in self._parameters if id(weights) not in chosen]
+        self._optimisers: list[tuple[torch.optim.Optimizer, float]] = [
+            (Muon(matrices, MATRIX_RATE, DECAY), MATRIX_RATE),
+            (
+                torch.optim.AdamW(others, OTHER_RATE, (0.9, 0.98), weight_decay=DECAY, fused=True),
+                OTHER_RATE,
+            ),
+        ]
+
+    def learn_to_see(self, steps: int) -> None:
+        """Train the vision tower alone."""
+        self._run("seeing", steps, lambda _: self._seeing_loss(PICTURES_PER_STEP))
+
+    def learn_to_answer(self, steps: int) -> None:
+        """Train everything."""
+        self._run("answering", steps, self._answering_loss)
+
+    def _run(self, name: str, steps: int, loss_of: Callable[[int], Tensor]) -> None:
+        started, total = time.monotonic(), 0.0
+        for step in range(1, steps + 1):
+            for optimiser, rate in self._optimisers:
+                optimiser.zero_grad()
+                for group in optimiser.param_groups:
+                    group["lr"] = rate * share_of_rate(step / steps)
+            loss = loss_of(step)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(self._parameters, 1.0)
+            for optimiser, _ in self._optimisers:
+                optimiser.step()
+            total += loss.item()
+            if step % REPORT_EVERY == 0:
+                seconds = time.monotonic() - started
+                mean, total = total / REPORT_EVERY, 0.0
+                said = f"{name} {step}: loss {mean:.4f}, {seconds:.0f} s, {self._check()}"
+                print(said, flush=True)
+
+    def _seeing_loss(self, count: int) -> Tensor:
+        pixels, colours, shapes = self._lessons.pictures(count)
+        return self._classify(look(self._model, pixels)[1], colours, shapes)
+
+    def _answering_loss(self, step: int) -> Tensor:
+        total = torch.zeros(())
+        for prompts in PROMPTS_WITH_MORE if step % EVERY_NTH_WITH_MORE == 0 else PROMPTS:
+            batch = self._lessons.batch(prompts)
+            assert batch.pixels is not None
+            seen, tokens = look(self._model, batch.pixels)
+            scores, wanted = read(self._model, batch, seen)
+            seeing = self._classify(tokens, batch.colours, batch.shapes)
+            total = total + functional.cross_entropy(scores, wanted) + SEEING_WEIGHT * seeing
+        return total
+
+    def _classify(self, tokens: Tensor, colours: Tensor, shapes: Tensor) -> Tensor:
+        guesses = self._classifier(tokens.mean(dim=1))
+        colour, shape = guesses.split([len(COLOURS), len(SHAPES)], dim=1)
+        return functional.cross_entropy(colour, colours) + functional.cross_entropy(shape, shapes)
 
 
-class Lessons:
-    def __init__(self, pools, seed, encoder, sizes):
-        self.pools, self.encoder = pools, encoder
-        self.rng = random.Random(seed)
-        self.asker = Asker(random.Random(seed + 1))
-        self.gen = torch.Generator().manual_seed(seed)
-        self.sizes = sizes
-
-    def batch(self, counts, augment=True):
-        """counts: number of prompts by number of images"""
-        pool = self.pools[0] if self.rng.random() > SMALL_SHARE else self.rng.choice(self.pools[1:])
-        items, picks = [], []
-        for images, n in counts.items():
-            for _ in range(n):
-                asked = self.asker.about_none() if images == 0 else self.asker.about_one() if images == 1 else self.asker.about_several(images)
-                mine = [self.rng.randrange(len(pool.colours)) for _ in range(images)]
-                picks += mine
-                items.append((asked, answer(asked.kind, [(int(pool.colours[i]), int(pool.shapes[i])) for i in mine])))
-        px = pool.pixels[picks] if picks else None
-        if px is not None and augment:
-            px = shifted(px, self.gen)
-        labels = (pool.colours[picks], pool.shapes[picks])
-        return (*self.encoder.collate(items, pool.side), px), labels
+def share_of_rate(progress: float) -> float:
+    """The learning rate over one stage: up, level until the middle, and down along a cosine."""
+    if progress < 0.5:
+        return min(1.0, progress / 0.05)
+    return 0.5 + 0.5 * math.cos(math.pi * (progress - 0.5) / 0.5)
 
 
-@torch.no_grad()
-def exact(model, encoder, pool, asks):
-    """share of exact greedy answers."""
-    right, i = 0, 0
-    misses = []
-    for start in range(0, len(asks), 50):
-        chunk = asks[start : start + 50]
-        picks, items = [], []
-        for a in chunk:
-            mine = list(range(i, i + a.images)); i += a.images
-            picks += mine
-            items.append((a, answer(a.kind, [(int(pool.colours[k]), int(pool.shapes[k])) for k in mine])))
-        ids, pos, target = encoder.collate(items, pool.side)
-        logits, want, _ = forward(model, ids, pos, target, pool.pixels[picks] if picks else None)
-        ok = logits.argmax(-1) == want
-        where = (target >= 0).nonzero()[:, 0]
-        for r in range(len(chunk)):
-            good = bool(ok[where == r].all())
-            right += good
-    return right, len(asks)
+def cpu_seconds() -> float:
+    """Processor time of this process and of the workers that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
-def main():
-    ap = argparse.ArgumentParser()
-    ap.add_argument("--steps", type=int, default=600)
-    ap.add_argument("--pool", type=int, default=4000)
-    ap.add_argument("--lr", type=float, default=2e-3)
-    ap.add_argument("--aux", type=float, default=0.3)
-    ap.add_argument("--init", type=float, default=0.05)
-    ap.add_argument("--wd", type=float, default=0.05)
-    ap.add_argument("--vd", type=int, default=2)
-    ap.add_argument("--vh", type=int, default=128)
-    ap.add_argument("--layers", type=int, default=3)
-    ap.add_argument("--a", default="40,8,16")
-    ap.add_argument("--every", type=int, default=200)
-    ap.add_argument("--profile", action="store_true")
-    ap.add_argument("--threads", type=int, default=1)
-    ap.add_argument("--muon", type=float, default=0)
-    ap.add_argument("--vsteps", type=int, default=0)
-    ap.add_argument("--vb", type=int, default=64)
-    ap.add_argument("--vheads", type=int, default=4)
-    ap.add_argument("--ns", type=int, default=4)
-    a = ap.parse_args()
-    torch.set_num_threads(a.threads)
-    t0 = time.time()
-    import os
-    if os.path.exists("/tmp/pools.pt"):
-        pools, held, held2 = torch.load("/tmp/pools.pt", weights_only=False)
-    else:
-      pools = [draw_pool("train", a.pool), *(draw_pool("train", a.pool // 8, s) for s in SMALL_SIZES)]
-      held = draw_pool("held-out", 200, plain=True)
-      held2 = draw_pool("held-out-wide", 200)
-      torch.save((pools, held, held2), "/tmp/pools.pt")
-    print("pools", time.time() - t0, flush=True)
-    torch.manual_seed(0); random.seed(0)
-    tiny_vlm_model.VISION_DEPTH, tiny_vlm_model.VISION_HIDDEN, tiny_vlm_model.LAYERS = a.vd, a.vh, a.layers
-    tok = make_tokenizer()
-    tiny_vlm_model.VISION_HEADS = a.vheads; model = make_model(tok)
-    print("params", sum(p.numel() for p in model.parameters()), "tokens", len(tok), tok.tokenize("What is in the first image and what is in the second image? a red circle and an orange triangle"))
-    enc = Encoder(model, tok)
-    lessons = Lessons(pools, 0, enc, None)
-    heads = nn.Linear(HIDDEN, len(COLOURS) + len(SHAPES))
-    params = [*model.parameters(), *heads.parameters()]
-    mats = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n and "lm_head" not in n] if a.muon else []
-    ids_ = {id(p) for p in mats}
-    opt1 = torch.optim.AdamW([p for p in params if id(p) not in ids_], lr=a.lr, weight_decay=a.wd, betas=(0.9, 0.98), fused=True)
-    opts = [opt1]
-    if a.muon:
-        opts.append(Muon(mats, lr=a.muon, weight_decay=a.wd, momentum=0.95, ns_steps=a.ns))
-    lr_at = lambda s: min(1, s / (0.08 * (a.vsteps or a.steps))) * (1 if s < 0.5 * (a.vsteps or a.steps) else max(0.0, 0.5 + 0.5 * __import__("math").cos(__import__("math").pi * (s / (a.vsteps or a.steps) - 0.5) / 0.5)))
-    scheds = [torch.optim.lr_scheduler.LambdaLR(o, lr_at) for o in opts]
-    n1, n0, n2 = map(int, a.a.split(","))
+def measure(model: Any, encoder: Encoder, plain: Pool, wide: Pool) -> dict[str, list[int]]:
+    """Exact answers about held-out pictures: right ones, and how many were asked."""
+    some = "What is shown in the image?"
+    asked = {
+        "one picture": (plain, [Asked(QUESTION, 1, "all"), Asked(some, 1, "all")] * 100),
+        "one picture, any ground": (wide, [Asked(QUESTION, 1, "all"), Asked(some, 1, "all")] * 100),
+        "two pictures": (plain, [Asked(PAIR_QUESTION, 2, "all")] * 100),
+        "no picture": (
+            plain,
+            [Asked(TEXT_QUESTION, 0, "ready")]
+            + [Asked(words, 0, NO_IMAGE) for words in (QUESTION, PAIR_QUESTION, some)],
+        ),
+    }
+    model.eval()
+    found = {
+        name: [exact_answers(model, encoder, pool, prompts), len(prompts)]
+        for name, (pool, prompts) in asked.items()
+    }
     model.train()
-    from tiny_vlm_lessons import QUESTION, PAIR_QUESTION, TEXT_QUESTION
-    def step():
-        total = 0
-        logs = []
-        for counts in ({1: n1, 0: n0}, {2: n2}):
-            (ids, pos, target, px), (cl, sh) = lessons.batch(counts)
-            logits, want, pooled = forward(model, ids, pos, target, px)
-            lm = functional.cross_entropy(logits, want)
-            guess = heads(pooled.mean(1))
-            aux = functional.cross_entropy(guess[:, : len(COLOURS)], cl) + functional.cross_entropy(guess[:, len(COLOURS):], sh)
-            total = total + lm + a.aux * aux
-            logs += [lm.item(), aux.item()]
-        for o in opts: o.zero_grad()
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(params, 1.0)
-        for o in (*opts, *scheds): o.step()
-        return logs
-    def vstep(n):
-        pool = pools[0] if random.random() > SMALL_SHARE else random.choice(pools[1:])
-        pick = torch.randint(len(pool.colours), (n,))
-        px = shifted(pool.pixels[pick], lessons.gen)
-        g = pool.side // FACTOR
-        out = model.model.get_image_features(patches(px), torch.tensor([[1, 2*g, 2*g]] * n), return_dict=True)
-        guess = heads(torch.cat(list(out.pooler_output)).view(n, g*g, -1).mean(1))
-        loss = functional.cross_entropy(guess[:, : len(COLOURS)], pool.colours[pick]) + functional.cross_entropy(guess[:, len(COLOURS):], pool.shapes[pick])
-        for o in opts: o.zero_grad()
-        loss.backward()
-        for o in (*opts, *scheds): o.step()
-        return loss.item()
-    def vacc(pool):
-        with torch.no_grad():
-            g = 4; n = len(pool.colours)
-            out = model.model.get_image_features(patches(pool.pixels), torch.tensor([[1, 2*g, 2*g]] * n), return_dict=True)
-            guess = heads(torch.cat(list(out.pooler_output)).view(n, g*g, -1).mean(1))
-            return int((guess[:, :len(COLOURS)].argmax(-1) == pool.colours).sum()), int((guess[:, len(COLOURS):].argmax(-1) == pool.shapes).sum())
-    if a.vsteps:
-        t0 = time.time(); c0 = time.process_time(); tot = []
-        for s in range(1, a.vsteps + 1):
-            tot.append(vstep(a.vb))
-            if s % a.every == 0:
-                print("V", s, f"{time.time()-t0:.0f}s cpu {time.process_time()-c0:.0f}", round(sum(tot[-50:])/50, 3), vacc(held), vacc(held2), flush=True)
-        lr_at = lambda s: min(1, s / (0.05 * a.steps)) * (1 if s < 0.5 * a.steps else max(0.0, 0.5 + 0.5 * __import__("math").cos(__import__("math").pi * (s / a.steps - 0.5) / 0.5)))
-        scheds[:] = []
-        for o in opts:
-            for g in o.param_groups: g["lr"] = g["initial_lr"]
-        scheds[:] = [torch.optim.lr_scheduler.LambdaLR(o, lr_at) for o in opts]
-    if a.profile:
-        for _ in range(3): step()
-        with torch.profiler.profile() as prof:
-            for _ in range(5): step()
-        print(prof.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=40)[:6000])
-    t0 = time.time(); c0 = time.process_time()
-    for s in range(1, a.steps + 1):
-        logs = step()
-        if s % a.every == 0:
-            model.eval()
-            e1 = exact(model, enc, held, [Asked(QUESTION, 1, "all")] * 200)[0]
-            e2 = exact(model, enc, held, [Asked(PAIR_QUESTION, 2, "all")] * 100)[0]
-            e3 = exact(model, enc, held2, [Asked(QUESTION, 1, "all")] * 200)[0]
-            model.train()
-            print(s, f"{time.time()-t0:.0f}s cpu {time.process_time()-c0:.0f}", [round(x, 3) for x in logs], e1, e2, e3, flush=True)
+    return found
+
+
+def train(vision_steps: int, words_steps: int) -> tuple[Any, Any, dict[str, Any]]:
+    """Train a model; gives it with its processor and the facts of its training."""
+    torch.set_num_threads(1)
+    torch.manual_seed(SEED)
+    started, cpu_started = time.monotonic(), cpu_seconds()
+    pools = [
+        draw_pool("train", POOL),
+        *(draw_pool("train", SMALL_POOL, side) for side in SMALL_SIZES),
+    ]
+    plain, wide = draw_pool("held-out", 200, plain=True), draw_pool("held-out-wide", 200)
+    drawn = time.monotonic()
+    print(f"pictures drawn in {drawn - started:.0f} s", flush=True)
+    hasten_vision()
+    tokenizer = make_tokenizer()
+    model = make_model(tokenizer)
+    encoder = Encoder(model, tokenizer)
+    course = Course(
+        model,
+        Lessons(pools, encoder, SEED),
+        lambda: str(measure(model, encoder, plain, wide)),
+    )
+    course.learn_to_see(vision_steps)
+    course.learn_to_answer(words_steps)
+    facts = {
+        "parameters": sum(weights.numel() for weights in model.parameters()),
+        "seed": SEED,
+        "pictures": POOL + SMALL_POOL * len(SMALL_SIZES),
+        "vision_steps": vision_steps,
+        "words_steps": words_steps,
+        "wall_s": round(time.monotonic() - started),
+        "cpu_s": round(cpu_seconds() - cpu_started),
+        "drawing_wall_s": round(drawn - started),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "held_out": measure(model, encoder, plain, wide),
+    }
+    return model, make_processor(tokenizer), facts
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train from the command line."""
+    parser = argparse.ArgumentParser(description="Train the bundled model.")
+    parser.add_argument("hub", type=Path, help="folder in the layout of the Hugging Face cache")
+    parser.add_argument("--vision-steps", type=int, default=VISION_STEPS)
+    parser.add_argument("--words-steps", type=int, default=WORDS_STEPS)
+    parser.add_argument("--weights", type=Path, help="also keep the float32 weights in this file")
+    options = parser.parse_args(arguments)
+    model, processor, facts = train(options.vision_steps, options.words_steps)
+    print(facts, flush=True)
+    if options.weights:
+        torch.save((model.state_dict(), facts), options.weights)
+    from tiny_vlm_snapshot import write_snapshot
+
+    print(write_snapshot(model, processor, facts, options.hub))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpcvlm.plan.model import LaunchRequest
+if TYPE_CHECKING:
+    from hpcvlm.plan.model import LaunchRequest
 
 Model = Annotated[str, typer.Argument(help="Model name, alias or repository id.")]
 Gpus = Annotated[
@@ -61,6 +62,8 @@ def request(
     Raises:
         HpcvlmError: ``option-invalid`` for an unknown executor.
     """
+    from hpcvlm.plan.model import LaunchRequest
+
     if executor not in (None, "slurm", "local"):
         from hpcvlm.errors import HpcvlmError
 

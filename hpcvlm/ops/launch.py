@@ -14,9 +14,6 @@ from hpcvlm.render.model import RenderedJob
 from hpcvlm.render.script import render_job
 from hpcvlm.site.schema import SiteSpec
 from hpcvlm.submit.record import JobRecord, read_record
-from hpcvlm.watch.scheduler import LiveSource
-from hpcvlm.watch.state import read_state
-from hpcvlm.watch.verdict import Ended, Failed, Observation, decide
 
 
 def plan_and_render(
@@ -55,6 +52,10 @@ def _make_way(folder: Path, name: str, ctx: Context) -> None:
     """Lets a name be used again when its last job is over; that job's folder is kept aside."""
     if not folder.exists():
         return
+    from hpcvlm.watch.scheduler import LiveSource
+    from hpcvlm.watch.state import read_state
+    from hpcvlm.watch.verdict import Ended, Failed, Observation, decide
+
     record = read_record(folder)
     if record is not None:
         view = LiveSource(ctx.runner).view(record)

@@ -13,7 +13,7 @@ from hpcvlm.catalog.schema import ModelSpec
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.context import Context
 from hpcvlm.ops.local_engine import find_local_engine
-from hpcvlm.plan.build import Surroundings, build_plan
+from hpcvlm.plan.build import Surroundings, build_plan, check_request
 from hpcvlm.plan.engine import candidate_images
 from hpcvlm.plan.model import LaunchRequest, PlannedSnapshot, PlanResult
 from hpcvlm.render.script import Materials
@@ -28,6 +28,8 @@ from hpcvlm.system.files import FolderOfTexts, read_text
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,47}")
 _SUFFIX_ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 _SUFFIX_LETTERS = 4
+# What sinfo says where Slurm's commands are installed and no cluster is configured.
+_NO_SLURM = ("Could not establish a configuration source", "Unable to process configuration file")
 
 
 def model_layers(ctx: Context) -> list[Layer]:
@@ -71,10 +73,12 @@ def prepare(request: LaunchRequest, ctx: Context, site: SiteSpec | None = None) 
         site, site_sources = site_of(ctx)
     resolved = apply_settings(find_model(request.model, model_layers(ctx)), request.settings)
     spec = resolved.spec
+    # What cannot be read at all is told before anybody else is asked.
+    name = _name(request, spec)
     request = _with_real_media_root(request)
+    check_request(request, spec)
     executor, cluster = _executor(request, site, ctx)
     site = _with_engine(site, spec, executor, ctx)
-    name = _name(request, spec)
     snapshot, problems, heads = _snapshot(spec, site, ctx)
     images = candidate_images(spec, site)
     found = Surroundings(
@@ -106,7 +110,11 @@ def materials() -> Materials:
 
 
 def _executor(request: LaunchRequest, site: SiteSpec, ctx: Context) -> tuple[str, Cluster | None]:
-    """Slurm where it answers, else this machine; what was asked for is never replaced."""
+    """Slurm where there is one, else this machine; what was asked for is never replaced.
+
+    A Slurm that is configured here but does not answer is an error: the job of a cluster must not
+    start on its login node because the controller is away for a minute.
+    """
     asked = request.executor or site.executor
     if asked == "local":
         return "local", None
@@ -117,6 +125,8 @@ def _executor(request: LaunchRequest, site: SiteSpec, ctx: Context) -> tuple[str
     try:
         return "slurm", parse_sinfo(done.code, done.stdout, done.stderr)
     except HpcvlmError as error:
+        if asked == "auto" and any(words in done.stderr for words in _NO_SLURM):
+            return "local", None
         raise HpcvlmError(
             error.code,
             error.sentence,

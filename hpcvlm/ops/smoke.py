@@ -24,7 +24,7 @@ def target_of(record: JobRecord, endpoint: Endpoint) -> Target:
         vision=record.vision,
         image_limit=record.image_limit if record.vision else 0,
         media_folder=media if media.is_dir() and os.access(media, os.W_OK) else None,
-        same_host=_is_this_machine(endpoint.url),
+        same_host=_runs_here(record, endpoint),
     )
 
 
@@ -48,7 +48,6 @@ def foreign_target(url: str, key_file: Path | None, model: str | None) -> Target
         url=base,
         key=key,
         model=model or discover_model(base, key),
-        same_host=_is_this_machine(base),
     )
 
 
@@ -74,6 +73,6 @@ def smoke_test(
     )
 
 
-def _is_this_machine(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    return host in ("127.0.0.1", "localhost", "::1", socket.gethostname(), socket.getfqdn())
+def _runs_here(record: JobRecord, endpoint: Endpoint) -> bool:
+    """Whether the engine runs on this very machine, so that loopback reaches it both ways."""
+    return record.executor == "local" or urlsplit(endpoint.url).hostname == socket.gethostname()

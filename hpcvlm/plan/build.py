@@ -63,6 +63,18 @@ class Surroundings:
     sources: Mapping[str, str]
 
 
+def check_request(request: LaunchRequest, spec: ModelSpec) -> None:
+    """Refuse values of the command line that cannot be read.
+
+    Raises:
+        HpcvlmError: ``gpus-invalid`` or ``time-invalid``.
+    """
+    if request.gpus is not None:
+        parse_gpus(request.gpus, spec)
+    if request.time is not None:
+        parse_duration(request.time, "--time")
+
+
 def build_plan(
     request: LaunchRequest, spec: ModelSpec, site: SiteSpec, found: Surroundings
 ) -> PlanResult:

@@ -1,0 +1,1 @@
+def write_snapshot(*a): return None
