@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 from tiny_vlm_lessons import FACTOR, SMALL_SHARE, Asked, Asker, Pool, answer, shifted
-from tiny_vlm_model import END, IMAGE
+from tiny_vlm_model import END, IMAGE, Model, TokenizerLike
 from torch import Tensor
 from torch.nn import functional
 from transformers.models.qwen2_vl import modeling_qwen2_vl
 
 PATCH = 14
 NO_TARGET = -100
+# What the vision tower gives, for transformers to take up again.
+Seen = Any
 # How Qwen2-VL's image processor centres and scales red, green and blue.
 _MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)
 _DEVIATION = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
@@ -45,7 +47,7 @@ class Batch:
 class Encoder:
     """Turns prompts and answers into token ids and positions, and remembers them."""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: Model, tokenizer: TokenizerLike) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._image: int = tokenizer.convert_tokens_to_ids(IMAGE)
@@ -110,8 +112,8 @@ class Lessons:
     def __init__(self, pools: Sequence[Pool], encoder: Encoder, seed: int) -> None:
         self._pools = pools
         self._encoder = encoder
-        self._rng = random.Random(seed)
-        self._asker = Asker(random.Random(seed + 1))
+        self._rng = random.Random(seed)  # noqa: S311
+        self._asker = Asker(random.Random(seed + 1))  # noqa: S311
         self._generator = torch.Generator().manual_seed(seed)
 
     def pictures(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -158,14 +160,16 @@ def patches(pixels: Tensor) -> Tensor:
     return tiles.reshape(count * grid * grid * 4, 3 * PATCH * PATCH)
 
 
-def look(model: Any, pixels: Tensor) -> tuple[Any, Tensor]:
+def look(model: Model, pixels: Tensor | None) -> tuple[Seen, Tensor]:
     """What the vision tower makes of pictures: its output, and pictures x tokens x width."""
+    if pixels is None:
+        return None, torch.zeros(0)
     count, grid = len(pixels), pixels.shape[-1] // FACTOR
     seen = model.model.get_image_features(patches(pixels), grids(count, grid), return_dict=True)
     return seen, torch.cat(list(seen.pooler_output)).view(count, grid * grid, -1)
 
 
-def read(model: Any, batch: Batch, seen: Any) -> tuple[Tensor, Tensor]:
+def read(model: Model, batch: Batch, seen: Seen) -> tuple[Tensor, Tensor]:
     """The model's scores for every token of the answers, and those tokens."""
     hidden = model.model(
         input_ids=batch.ids,
@@ -178,7 +182,7 @@ def read(model: Any, batch: Batch, seen: Any) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def exact_answers(model: Any, encoder: Encoder, pool: Pool, prompts: Sequence[Asked]) -> int:
+def exact_answers(model: Model, encoder: Encoder, pool: Pool, prompts: Sequence[Asked]) -> int:
     """How many prompts greedy decoding would answer word for word, end included."""
     right = done = 0
     for start in range(0, len(prompts), 50):
@@ -186,8 +190,7 @@ def exact_answers(model: Any, encoder: Encoder, pool: Pool, prompts: Sequence[As
         images = sum(prompt.images for prompt in asked)
         batch = encoder.encode(pool, asked, range(done, done + images))
         done += images
-        seen = look(model, batch.pixels)[0] if batch.pixels is not None else None
-        scores, wanted = read(model, batch, seen)
+        scores, wanted = read(model, batch, look(model, batch.pixels)[0])
         wrong = torch.zeros_like(batch.targets, dtype=torch.bool)
         wrong[batch.targets != NO_TARGET] = scores.argmax(-1) != wanted
         right += int((~wrong.any(dim=1)).sum())
@@ -204,7 +207,11 @@ def hasten_vision() -> None:
 
 
 def _attend_at_once(
-    self: Any, hidden_states: Tensor, cu_seqlens: Tensor, position_embeddings: Any, **_: Any
+    self: Model,
+    hidden_states: Tensor,
+    cu_seqlens: Tensor,
+    position_embeddings: tuple[Tensor, Tensor],
+    **_: object,
 ) -> Tensor:
     count, length = len(cu_seqlens) - 1, hidden_states.shape[0]
     query, key, value = self.qkv(hidden_states).view(length, 3, self.num_heads, -1).unbind(1)
@@ -217,5 +224,5 @@ def _attend_at_once(
     return self.proj(attended.transpose(1, 2).reshape(length, -1))
 
 
-def _embed_one_frame(self: Any, hidden_states: Tensor) -> Tensor:
+def _embed_one_frame(self: Model, hidden_states: Tensor) -> Tensor:
     return hidden_states @ self.proj.weight.sum(2).flatten(1).T

@@ -74,10 +74,12 @@ ABOUT_PAIRS = (
     "Name the colours and the shapes in both images.",
 )
 ABOUT_COLOUR = (
-    *(f"{start} {word} is {thing}?"
-      for start in ("Which", "What")
-      for word in ("colour", "color")
-      for thing in ("the shape", "it", "this")),
+    *(
+        f"{start} {word} is {thing}?"
+        for start in ("Which", "What")
+        for word in ("colour", "color")
+        for thing in ("the shape", "it", "this")
+    ),
     *(f"Name the {word}." for word in ("colour", "color")),
     *(f"What is the {word} of the shape?" for word in ("colour", "color")),
 )
@@ -149,12 +151,10 @@ def draw_pool(name: str, count: int, side: int = SIDE, *, plain: bool = False) -
 
 def _drawn(job: tuple[str, Sequence[int], int, bool]) -> tuple[np.ndarray[Any, Any], int, int]:
     seed, sizes, side, plain = job
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311
     colour, shape = rng.choice(list(COLOURS)), rng.choice(SHAPES)
     ground = None if plain or rng.random() < 0.65 else rng.randint(*_contrasting(colour))
-    picture = draw_picture(
-        rng, size=rng.choice(sizes), colour=colour, shape=shape, ground=ground
-    )
+    picture = draw_picture(rng, size=rng.choice(sizes), colour=colour, shape=shape, ground=ground)
     content = picture.jpeg() if rng.random() < 0.5 else picture.png
     with Image.open(io.BytesIO(content)) as image:
         resized = image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)

@@ -6,13 +6,8 @@ of size 32, and four of them, so that tensor parallelism over 1, 2 or 4 devices 
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
-from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from tiny_vlm_lessons import FACTOR, SIDE, corpus
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -25,7 +20,11 @@ VISION_DEPTH = 2
 VISION_HEADS = 4
 VOCABULARY = 768
 CONTEXT = 4096
-REPO = "hpcvlm/tiny-vlm"
+
+# transformers gives no types that a checker could use.
+Model = Any
+TokenizerLike = Any
+Processor = Any
 
 END = "<|im_end|>"
 PAD = "<|endoftext|>"
@@ -48,7 +47,7 @@ _CHAT_TEMPLATE = (
 )
 
 
-def make_tokenizer() -> Any:
+def make_tokenizer() -> TokenizerLike:
     """A byte-level tokenizer that knows the lessons' words and can spell all others."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -74,7 +73,7 @@ def make_tokenizer() -> Any:
     return fast
 
 
-def make_processor(tokenizer: Any) -> Any:
+def make_processor(tokenizer: TokenizerLike) -> Processor:
     """The tokenizer with the image and video processors; pictures shrink to 16 tokens at most."""
     pixels = {"min_pixels": 4 * FACTOR**2, "max_pixels": SIDE**2}
     return transformers.Qwen2VLProcessor(
@@ -85,7 +84,7 @@ def make_processor(tokenizer: Any) -> Any:
     )
 
 
-def make_model(tokenizer: Any) -> Any:
+def make_model(tokenizer: TokenizerLike) -> Model:
     """The untrained model."""
     token = tokenizer.convert_tokens_to_ids
     text = {

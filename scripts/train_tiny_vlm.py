@@ -33,7 +33,8 @@ from tiny_vlm_lessons import (
     Pool,
     draw_pool,
 )
-from tiny_vlm_model import HIDDEN, make_model, make_processor, make_tokenizer
+from tiny_vlm_model import HIDDEN, Model, Processor, make_model, make_processor, make_tokenizer
+from tiny_vlm_snapshot import write_snapshot
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -64,7 +65,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002
         """Move every matrix that has a gradient."""
         for group in self.param_groups:
             for matrix in group["params"]:
@@ -92,7 +93,7 @@ def orthogonal(matrix: Tensor, iterations: int = 4) -> Tensor:
 class Course:
     """The model with what its training needs."""
 
-    def __init__(self, model: Any, lessons: Lessons, check: Callable[[], str]) -> None:
+    def __init__(self, model: Model, lessons: Lessons, check: Callable[[], str]) -> None:
         self._model = model
         self._lessons = lessons
         self._check = check
@@ -148,7 +149,6 @@ class Course:
         total = torch.zeros(())
         for prompts in PROMPTS_WITH_MORE if step % EVERY_NTH_WITH_MORE == 0 else PROMPTS:
             batch = self._lessons.batch(prompts)
-            assert batch.pixels is not None
             seen, tokens = look(self._model, batch.pixels)
             scores, wanted = read(self._model, batch, seen)
             seeing = self._classify(tokens, batch.colours, batch.shapes)
@@ -174,7 +174,7 @@ def cpu_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def measure(model: Any, encoder: Encoder, plain: Pool, wide: Pool) -> dict[str, list[int]]:
+def measure(model: Model, encoder: Encoder, plain: Pool, wide: Pool) -> dict[str, list[int]]:
     """Exact answers about held-out pictures: right ones, and how many were asked."""
     some = "What is shown in the image?"
     asked = {
@@ -196,7 +196,7 @@ def measure(model: Any, encoder: Encoder, plain: Pool, wide: Pool) -> dict[str, 
     return found
 
 
-def train(vision_steps: int, words_steps: int) -> tuple[Any, Any, dict[str, Any]]:
+def train(vision_steps: int, words_steps: int) -> tuple[Model, Processor, dict[str, Any]]:
     """Train a model; gives it with its processor and the facts of its training."""
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
@@ -247,8 +247,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(facts, flush=True)
     if options.weights:
         torch.save((model.state_dict(), facts), options.weights)
-    from tiny_vlm_snapshot import write_snapshot
-
     print(write_snapshot(model, processor, facts, options.hub))
     return 0
 

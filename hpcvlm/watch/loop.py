@@ -62,11 +62,13 @@ def watch(
     folder = Path(record.folder)
     view = SchedulerView(answered=False)
     asked_at, gone_since = float("-inf"), None
+    known_start: float | None = None
     while True:
         state = read_state(folder)
         now = clock.now()
-        if now - asked_at >= _patience(state, view) or _has_news(state, asked_at):
+        if now - asked_at >= _patience(state, view) or _has_news(state, known_start):
             view, asked_at = source.view(record), clock.now()
+            known_start = state.started if state is not None else None
             # The job may have spoken its last word while the scheduler was asked.
             state = read_state(folder)
         gone = view.answered and view.phase is None
@@ -88,6 +90,6 @@ def _patience(state: JobState | None, view: SchedulerView) -> float:
     return SCHEDULER_EVERY_S if waits else SCHEDULER_EVERY_RUNNING_S
 
 
-def _has_news(state: JobState | None, asked_at: float) -> bool:
-    """Whether the job has begun or ended since the scheduler was asked last."""
-    return state is not None and (state.started > asked_at or state.phase == "ended")
+def _has_news(state: JobState | None, known_start: float | None) -> bool:
+    """Whether the job has begun (again) or ended since the scheduler was asked last."""
+    return state is not None and (state.started != known_start or state.phase == "ended")
