@@ -75,7 +75,8 @@ def make_tokenizer() -> TokenizerLike:
 
 def make_processor(tokenizer: TokenizerLike) -> Processor:
     """The tokenizer with the image and video processors; pictures shrink to 16 tokens at most."""
-    pixels = {"min_pixels": 4 * FACTOR**2, "max_pixels": SIDE**2}
+    # One pixel more: at the exact limit, rounding makes some squares shrink to nine tokens.
+    pixels = {"min_pixels": 4 * FACTOR**2, "max_pixels": (SIDE + 1) ** 2}
     return transformers.Qwen2VLProcessor(
         image_processor=transformers.Qwen2VLImageProcessor(**pixels),
         tokenizer=tokenizer,

@@ -11,30 +11,20 @@ from hpcvlm import __version__
 from hpcvlm.cli import endpoints, launch, models, smoke
 from hpcvlm.errors import ExitCode, HpcvlmError
 
-app = typer.Typer(
-    name="hpcvlm",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    help="Vision-language endpoints on Slurm clusters that have proved they can see.",
-)
-
-for command, name in (
-    (launch.launch, "launch"),
-    (launch.render, "render"),
-    (launch.wait, "wait"),
-    (endpoints.ls, "ls"),
-    (endpoints.status, "status"),
-    (endpoints.logs, "logs"),
-    (smoke.smoke_test, "smoke-test"),
-    (endpoints.env, "env"),
-    (endpoints.snippet, "snippet"),
-    (endpoints.stop, "stop"),
-    (smoke.demo, "demo"),
-):
-    app.command(name)(command)
-app.add_typer(models.app, name="models")
+_COMMANDS = {
+    "launch": launch.launch,
+    "render": launch.render,
+    "wait": launch.wait,
+    "ls": endpoints.ls,
+    "status": endpoints.status,
+    "logs": endpoints.logs,
+    "smoke-test": smoke.smoke_test,
+    "env": endpoints.env,
+    "snippet": endpoints.snippet,
+    "stop": endpoints.stop,
+    "demo": smoke.demo,
+}
+_MODELS = "models"
 
 
 def _version(wanted: bool) -> None:
@@ -43,7 +33,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[
         bool,
@@ -53,12 +42,39 @@ def _root(
     """Vision-language endpoints on Slurm clusters that have proved they can see."""
 
 
+def make_app(only: str = "") -> typer.Typer:
+    """The command line, or as much of it as one command needs.
+
+    Args:
+        only: the one command that is wanted; typer takes 1 ms to read the options of each.
+    """
+    made = typer.Typer(
+        name="hpcvlm",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        help="Vision-language endpoints on Slurm clusters that have proved they can see.",
+    )
+    made.callback()(_root)
+    wanted = (only,) if only in (*_COMMANDS, _MODELS) else (*_COMMANDS, _MODELS)
+    for name, command in _COMMANDS.items():
+        if name in wanted:
+            made.command(name)(command)
+    if _MODELS in wanted:
+        made.add_typer(models.app, name=_MODELS)
+    return made
+
+
+app = make_app()
+
+
 def main() -> None:
     """Run the command line; a user's mistake ends in a sentence, never in a traceback."""
     from hpcvlm.cli.errors import exit_code, show
 
     try:
-        app(prog_name="hpcvlm")
+        make_app("".join(sys.argv[1:2]))(prog_name="hpcvlm")
     except HpcvlmError as error:
         show(error)
         sys.exit(exit_code(error.code))

@@ -28,7 +28,7 @@ from hpcvlm.probe.pictures import (
 
 
 def seeded(seed: int) -> random.Random:
-    return random.Random(seed)  # noqa: S311 - pictures, not secrets
+    return random.Random(seed)
 
 
 def shown(colour: str, shape: str) -> Picture:

@@ -33,9 +33,9 @@ def test_partitions_of_several_kinds_of_nodes(cluster: Cluster) -> None:
             cpus=64,
             memory=768000,
         ),
-        Partition("mig", False, False, 7200, (("1g.5gb", 7),), 1, 16, 128000),  # noqa: FBT003
-        Partition("untyped", False, True, None, (("", 8),), 3, 48, 96000),  # noqa: FBT003
-        Partition("cpu", False, False, None, (), 100, 128, 512000),  # noqa: FBT003
+        Partition("mig", False, False, 7200, (("1g.5gb", 7),), 1, 16, 128000),
+        Partition("untyped", False, True, None, (("", 8),), 3, 48, 96000),
+        Partition("cpu", False, False, None, (), 100, 128, 512000),
     )
 
 

@@ -144,7 +144,7 @@ def test_sbatch_that_refuses_without_a_word() -> None:
          False),
     ],
 )  # fmt: skip
-def test_scancel_that_says_that_a_job_is_gone(words: str, was_there: bool) -> None:  # noqa: FBT001
+def test_scancel_that_says_that_a_job_is_gone(words: str, was_there: bool) -> None:
     assert parse.parse_scancel(1, "", words) is was_there
 
 
