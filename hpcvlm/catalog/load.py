@@ -213,11 +213,13 @@ def _made(merged: Merged, layer: str) -> Resolved:
 def _by_alias(name: str, files: _Files, stems: Iterable[str]) -> str:
     """The model that has the name among its aliases, or as its repository."""
     names: dict[str, set[str]] = {}
+    shown = {stem.casefold(): stem for stem in stems}
     broken: list[str] = []
     for stem in sorted(stems):
         try:
             for alias in _aliases(stem, files):
                 names.setdefault(alias.casefold(), set()).add(stem)
+                shown.setdefault(alias.casefold(), alias)
         except HpcvlmError as error:
             broken.append(f"not looked at: {error.sentence}")
     found = sorted(names.get(name.casefold(), ()))
@@ -226,7 +228,6 @@ def _by_alias(name: str, files: _Files, stems: Iterable[str]) -> str:
     if found:
         remedy = f"name one of them: {', '.join(found)}"
         raise HpcvlmError("model-ambiguous", f"{name!r} names {len(found)} models", remedy)
-    shown = {alias: alias for alias in names} | {stem.casefold(): stem for stem in stems}
     near = get_close_matches(name.casefold(), shown, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(shown[word] for word in near)}?" if near else ""
     raise HpcvlmError("model-unknown", f"no model is called {name!r}{hint}", _LIST, tuple(broken))

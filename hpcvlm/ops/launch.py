@@ -31,11 +31,14 @@ def launch(request: LaunchRequest, ctx: Context, site: SiteSpec | None = None) -
         HpcvlmError: with the first issue's code and every issue in its details; nothing was
             submitted then, and nothing is left behind.
     """
+    from hpcvlm.ops.template_cache import TemplateCache
     from hpcvlm.submit.job import submit_job
 
-    result, job = plan_and_render(request, ctx, site)
+    result = prepare(request, ctx, site)
     if result.issues:
         raise issues_error(result.issues)
+    compiled = TemplateCache(ctx.settings.state / "cache" / "templates")
+    job = render_job(result.plan, materials(), compiled)
     if request.name is not None:
         _make_way(Path(result.plan.folder), result.plan.name, ctx)
     return submit_job(result.plan, job, runner=ctx.runner, clock=ctx.clock)

@@ -9,10 +9,14 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.plan.model import LaunchPlan
 from hpcvlm.render.model import JobFile, RenderedJob
+
+if TYPE_CHECKING:
+    from jinja2 import BytecodeCache, Template
 
 SCRIPT_NAME = "job.sbatch"
 PLAN_NAME = "plan.json"
@@ -35,8 +39,15 @@ class Materials:
     picture_png: bytes
 
 
-def render_job(plan: LaunchPlan, materials: Materials) -> RenderedJob:
+def render_job(
+    plan: LaunchPlan, materials: Materials, compiled: BytecodeCache | None = None
+) -> RenderedJob:
     """The script of a plan and the files that go into its job folder.
+
+    Args:
+        plan: what is launched.
+        materials: what the job is made of.
+        compiled: keeps the compiled template from one launch to the next; the script is the same.
 
     Raises:
         HpcvlmError: ``value-unsafe`` when a value cannot stand in a script at all.
@@ -47,7 +58,7 @@ def render_job(plan: LaunchPlan, materials: Materials) -> RenderedJob:
         "text": _chat(plan.served_name, READY_QUESTION, None),
         "image": _chat(plan.served_name, READY_QUESTION, materials.picture_png),
     }
-    script = _template(materials.template).render(plan=plan, payloads=payloads)
+    script = _template(materials.template, compiled).render(plan=plan, payloads=payloads)
     text = json.dumps(dataclasses.asdict(plan), indent=2, ensure_ascii=False) + "\n"
     return RenderedJob(
         script, (JobFile(SCRIPT_NAME, script, 0o700), JobFile(PLAN_NAME, text, 0o600))
@@ -71,10 +82,12 @@ def _chat(model: str, question: str, picture: bytes | None) -> str:
 
 
 @cache
-def _template(text: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - jinja2 is imported late
-    from jinja2 import Environment, StrictUndefined
+def _template(text: str, compiled: BytecodeCache | None) -> Template:
+    from jinja2 import DictLoader, Environment, StrictUndefined
 
     environment = Environment(
+        loader=DictLoader({SCRIPT_NAME: text}),
+        bytecode_cache=compiled,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -84,7 +97,7 @@ def _template(text: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - jinj
     environment.filters["sh"] = lambda value: shlex.quote(str(value))
     environment.filters["sbatch"] = sbatch_value
     environment.filters["comment"] = lambda value: " ".join(str(value).split())
-    return environment.from_string(text)
+    return environment.get_template(SCRIPT_NAME)
 
 
 def sbatch_value(value: str) -> str:

@@ -13,6 +13,7 @@ from hpcvlm.render.script import SCRIPT_NAME
 from hpcvlm.submit.record import JobRecord, write_record
 from hpcvlm.system.clock import Clock
 from hpcvlm.system.files import PRIVATE_FILE, make_private_folder, write_atomically
+from hpcvlm.system.imports import import_at_first_use
 from hpcvlm.system.interrupts import deferred_interrupts
 from hpcvlm.system.process import Runner
 from hpcvlm.system.processes import start_ticks
@@ -61,6 +62,8 @@ def _fill(folder: Path, plan: LaunchPlan, job: RenderedJob) -> None:
 
 
 def _submit(plan: LaunchPlan, folder: Path, runner: Runner, clock: Clock) -> JobRecord:
+    # submitit needs it to look for plug-ins, which neither of our executors does.
+    import_at_first_use("importlib.metadata")
     from hpcvlm.submit.executors import ScriptLocalExecutor, ScriptSlurmExecutor
 
     script = folder / SCRIPT_NAME

@@ -10,16 +10,16 @@ PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
 
 
-def write_atomically(path: Path, text: str, mode: int = PRIVATE_FILE) -> None:
-    """Replace a file in one step: a reader sees the old text or the new, never a part.
+def write_atomically(path: Path, content: str | bytes, mode: int = PRIVATE_FILE) -> None:
+    """Replace a file in one step: a reader sees the old content or the new, never a part.
 
     Raises:
         OSError: the folder is missing, full or not writable; nothing is left behind.
     """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content.encode("utf-8") if isinstance(content, str) else content)
             os.fchmod(stream.fileno(), mode)
         Path(name).replace(path)
     except BaseException:
@@ -43,6 +43,14 @@ def read_text(path: Path) -> str | None:
     """The text of a file, or None when it is not there (or not readable)."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+
+
+def read_bytes(path: Path) -> bytes | None:
+    """The content of a file, or None when it is not there (or not readable)."""
+    try:
+        return path.read_bytes()
     except OSError:
         return None
 

@@ -53,7 +53,7 @@ class Merged:
     Attributes:
         parts: lowest first.
         data: what they say together.
-        origins: the part that each key came from; keys of every depth.
+        origins: the part that each key came from, or was taken away by; keys of every depth.
     """
 
     parts: tuple[Part, ...]
@@ -115,6 +115,7 @@ def _lay(
         if value is None:
             base.pop(name, None)
             _forget(here, origins)
+            origins[here] = part
         elif isinstance(value, dict):
             if not isinstance(below, dict):
                 _forget(here, origins)

@@ -150,7 +150,7 @@ def test_a_model_of_the_users_own() -> None:
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("bigvlm", "; did you mean big-vlm or Large-VLM or Org/Big-VLM?"),
+        ("bigvlm", "; did you mean big-vlm or Org/Big-VLM or big?"),
         ("smal-vlm", "; did you mean small-vlm"),
         ("qqq", ""),
         ("", ""),
@@ -224,7 +224,7 @@ def test_every_model_in_order() -> None:
         ),
         (
             {"big-vlm.yaml": "snapshot: {repo: a/b}\noptions:\n  a-b: 1\n  a_b: 2\n"},
-            "/shipped/big-vlm.yaml:3: options.a_b: stands there twice, with dashes and underscores",
+            "/shipped/big-vlm.yaml:4: options.a_b: stands there twice, with dashes and underscores",
         ),
         ({"big-vlm.yaml": None}, "/shipped/big-vlm.yaml cannot be read"),
     ],
@@ -354,7 +354,7 @@ def test_the_last_setting_wins_and_nothing_is_changed_below() -> None:
         ),
         (
             "snapshot=null", "file-invalid",
-            "/shipped/big-vlm.yaml:4: snapshot: is missing (expected which files the engine serves:"
+            "--set snapshot=null: snapshot: is missing (expected which files the engine serves:"
             " a repository and one revision of it)", "",
         ),
     ],

@@ -45,6 +45,7 @@ def test_the_users_file_over_the_sites() -> None:
     assert site.engines[0].version == "0.10.2"
     assert {key: source for key, source in sources.items() if source != "default"} == {
         "name": "site",
+        "partition": "user",
         "account": "user",
         "environment.A": "site",
         "environment.B": "user",
