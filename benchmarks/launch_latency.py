@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import sys
 
 import peer
-from place import MODEL, cancel, need_slurm, workplace
+from place import FAKE_ENGINE, MODEL, cancel, need_slurm, workplace
 from timing import (
     SAMPLE_HEADER,
     Check,
@@ -36,36 +35,47 @@ def main() -> None:
     theirs = peer.vec_inf()
     with workplace(arguments.folder) as place:
         real = shlex.quote(shutil.which("sbatch") or "sbatch")
-        place.script("sbatch", f'#!/bin/sh\nexec {real} --hold "$@"\n')
+        wrapper = place.script("sbatch", f'#!/bin/sh\nexec {real} --hold "$@"\n')
         asked = {"partition": arguments.partition, "account": arguments.account}
-        place.write_site(
-            engines=[{"version": "0.32.0", "command": ["/bin/true"]}],
-            executor="slurm",
-            **{name: value for name, value in asked.items() if value},
-        )
-        given = [f"--{name}={value}" for name, value in asked.items() if value]
-        gres = f"--gres=gpu:{arguments.gpus}"
-        floor = ["sbatch", "--parsable", *given, gres, "--output=/dev/null", "--wrap=true"]
-        ours = [str(arguments.hpcvlm), "launch", MODEL, "--no-wait", "--gpus", arguments.gpus]
+        asked = {name: value for name, value in asked.items() if value}
+        place.write_site(engines=[FAKE_ENGINE], executor="slurm", **asked)
         commands = [
-            Command("sbatch", floor, place.env, lambda out: cancel(out.split(";")[0].strip())),
+            Command(
+                "sbatch",
+                # By its path: a program is looked for on our own PATH, not on the one it gets.
+                [
+                    str(wrapper),
+                    "--parsable",
+                    *(f"--{name}={value}" for name, value in asked.items()),
+                    f"--gres=gpu:{arguments.gpus}",
+                    "--output=/dev/null",
+                    "--wrap=true",
+                ],
+                place.env,
+                lambda out: cancel(out.strip().split(";")[0]),
+            ),
             Command(
                 "hpcvlm launch",
-                [*ours, "--json", "--time", "30m"],
+                [
+                    str(arguments.hpcvlm),
+                    *("launch", MODEL, "--no-wait", "--json"),
+                    *("--gpus", arguments.gpus, "--time", "30m"),
+                ],
                 place.env,
                 lambda out: cancel(str(json.loads(out)["job_id"])),
             ),
             Command(
                 "vec-inf launch",
                 [str(theirs), "launch", MODEL, "--json-mode"],
-                peer.environment(place, gpus=arguments.gpus, **asked),
+                peer.environment(
+                    place,
+                    gpus=arguments.gpus,
+                    partition=arguments.partition,
+                    account=arguments.account,
+                ),
                 lambda out: cancel(str(json.loads(out)["slurm_job_id"])),
             ),
         ]
-        # Popen finds programs on this process's PATH, not on that of the environment given to it.
-        commands[0] = Command(
-            "sbatch", [str(place.folder / "bin" / "sbatch"), *floor[1:]], place.env, commands[0].after
-        )
         samples = interleaved(commands, arguments.rounds)
     wall, user = ratio(samples, "hpcvlm launch", "vec-inf launch")
     checks = [
@@ -78,4 +88,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

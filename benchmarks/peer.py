@@ -63,6 +63,9 @@ def environment(place: Place, *, gpus: str, partition: str, account: str) -> dic
         "log_dir": str(place.folder / "vec-inf-logs"),
         "model_weights_parent_dir": str(weights),
     }
+    required = {"work_dir": "VEC_INF_WORK_DIR"}
+    if account:
+        required["account"] = "VEC_INF_ACCOUNT"
     site = {
         "allowed_values": {
             "qos": [],
@@ -70,10 +73,8 @@ def environment(place: Place, *, gpus: str, partition: str, account: str) -> dic
             "resource_type": [gpu_type] if gpu_type else [],
         },
         "default_args": defaults,
-        "required_args": {"work_dir": "VEC_INF_WORK_DIR"},
+        "required_args": required,
     }
-    if account:
-        site["required_args"]["account"] = "VEC_INF_ACCOUNT"
     (config / "models.yaml").write_text(yaml.safe_dump({"models": {MODEL: model}}))
     (config / "environment.yaml").write_text(yaml.safe_dump(site))
     return {

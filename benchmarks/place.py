@@ -23,6 +23,7 @@ import yaml
 MODEL = "tiny-vlm"
 REPO = "hpcvlm/tiny-vlm"
 FAKE_VLLM = Path(__file__).resolve().parent.parent / "tests" / "fake_vllm.py"
+FAKE_ENGINE = {"version": "0.32.0", "command": [sys.executable, str(FAKE_VLLM)]}
 _COMMIT = "0" * 40
 _OVER_STATES = ("", "CANCELLED", "COMPLETED", "FAILED", "TIMEOUT", "NODE_FAIL")
 
@@ -84,7 +85,7 @@ def workplace(folder: Path | None = None) -> Iterator[Place]:
         for name in ("bin", "config"):
             (root / name).mkdir()
         _write_hub(root / "hub")
-        place.write_site(engines=[{"version": "0.32.0", "command": [sys.executable, str(FAKE_VLLM)]}])
+        place.write_site(engines=[FAKE_ENGINE])
         yield place
     finally:
         shutil.rmtree(root, ignore_errors=True)

@@ -20,6 +20,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcvlm import __version__
+
 
 @dataclass(frozen=True)
 class Command:
@@ -119,7 +121,7 @@ def ratio(samples: Samples, ours: str, theirs: str) -> tuple[float, float]:
 
 def sample_rows(samples: Samples) -> list[tuple[str, ...]]:
     """Median, fastest and slowest of each command, ready for `table`."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for label, found in samples.items():
         walls = sorted(sample.wall for sample in found)
         spread = f"{walls[0] * 1000:.0f}-{walls[-1] * 1000:.0f}"
@@ -144,8 +146,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def conditions() -> dict[str, object]:
     """What a number is worth nothing without."""
-    from hpcvlm import __version__
-
     return {
         "hpcvlm": __version__,
         "python": platform.python_version(),

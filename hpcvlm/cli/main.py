@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -11,7 +12,7 @@ from hpcvlm import __version__
 from hpcvlm.cli import endpoints, launch, models, smoke
 from hpcvlm.errors import ExitCode, HpcvlmError
 
-_COMMANDS = {
+_COMMANDS: dict[str, Callable[..., None]] = {
     "launch": launch.launch,
     "render": launch.render,
     "wait": launch.wait,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
+import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.context import Context
@@ -14,6 +17,9 @@ from hpcvlm.render.model import RenderedJob
 from hpcvlm.render.script import render_job
 from hpcvlm.site.schema import SiteSpec
 from hpcvlm.submit.record import JobRecord, read_record
+
+if TYPE_CHECKING:
+    from hpcvlm.ops.template_cache import TemplateCache
 
 
 def plan_and_render(
@@ -31,17 +37,33 @@ def launch(request: LaunchRequest, ctx: Context, site: SiteSpec | None = None) -
         HpcvlmError: with the first issue's code and every issue in its details; nothing was
             submitted then, and nothing is left behind.
     """
-    from hpcvlm.ops.template_cache import TemplateCache
     from hpcvlm.submit.job import submit_job
 
+    # While Slurm is asked for its partitions.
+    ahead = threading.Thread(target=_load_ahead)
+    ahead.start()
     result = prepare(request, ctx, site)
     if result.issues:
         raise issues_error(result.issues)
-    compiled = TemplateCache(ctx.settings.state / "cache" / "templates")
-    job = render_job(result.plan, materials(), compiled)
+    ahead.join()
+    job = render_job(result.plan, materials(), _compiled_templates(ctx))
     if request.name is not None:
         _make_way(Path(result.plan.folder), result.plan.name, ctx)
     return submit_job(result.plan, job, runner=ctx.runner, clock=ctx.clock)
+
+
+def _load_ahead() -> None:
+    """Load what rendering and submitting will need."""
+    from hpcvlm.submit.job import load_executors
+
+    importlib.import_module("jinja2")
+    load_executors()
+
+
+def _compiled_templates(ctx: Context) -> TemplateCache:
+    from hpcvlm.ops.template_cache import TemplateCache
+
+    return TemplateCache(ctx.settings.state / "cache" / "templates")
 
 
 def issues_error(issues: tuple[Issue, ...]) -> HpcvlmError:

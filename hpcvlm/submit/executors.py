@@ -84,5 +84,6 @@ class ScriptLocalExecutor(LocalExecutor):
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            umask=0o077,  # its log files are nobody else's business
         )
         return LocalJob(folder=self.folder, job_id=str(process.pid), process=process, tasks=[0])

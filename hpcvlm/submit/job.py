@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import secrets
 import shutil
 from pathlib import Path
@@ -53,6 +54,13 @@ def submit_job(plan: LaunchPlan, job: RenderedJob, *, runner: Runner, clock: Clo
     return record
 
 
+def load_executors() -> None:
+    """Load submitit, and what we make of it; that takes longer than sbatch does."""
+    # submitit needs it to look for plug-ins, which neither of our executors does.
+    import_at_first_use("importlib.metadata")
+    importlib.import_module("hpcvlm.submit.executors")
+
+
 def _fill(folder: Path, plan: LaunchPlan, job: RenderedJob) -> None:
     for file in job.files:
         write_atomically(folder / file.name, file.text, file.mode)
@@ -62,8 +70,7 @@ def _fill(folder: Path, plan: LaunchPlan, job: RenderedJob) -> None:
 
 
 def _submit(plan: LaunchPlan, folder: Path, runner: Runner, clock: Clock) -> JobRecord:
-    # submitit needs it to look for plug-ins, which neither of our executors does.
-    import_at_first_use("importlib.metadata")
+    load_executors()
     from hpcvlm.submit.executors import ScriptLocalExecutor, ScriptSlurmExecutor
 
     script = folder / SCRIPT_NAME

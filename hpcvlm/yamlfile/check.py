@@ -190,8 +190,6 @@ def _scalar(plain: Any, value: object) -> Any:  # noqa: ANN401
     if get_origin(plain) is Literal:
         same = (c for c in get_args(plain) if type(c) is type(value) and c == value)
         return next(same, _REFUSED)
-    if plain is float and type(value) is int:
-        return float(value)
     return value if plain is object or type(value) is plain else _REFUSED
 
 

@@ -200,6 +200,17 @@ def test_a_broken_file_does_not_hide_the_others() -> None:
         all_models([layer])
 
 
+def test_a_layer_with_two_files_of_one_model_does_not_hide_the_other_layers() -> None:
+    twice = user(own="snapshot: {repo: a/b}\n")
+    assert isinstance(twice.folder, Folder)
+    twice.folder.texts = {**twice.folder.texts, "own.yml": ""}
+    found, broken = try_all_models([shipped(), twice])
+    assert [resolved.spec.name for resolved in found] == ["big-vlm", "small-vlm"]
+    assert [error.sentence for error in broken] == [
+        "/user/own.yml: own.yaml is for the same model (expected one of the two)"
+    ]
+
+
 def test_every_model_in_order() -> None:
     layers = [shipped(), user(own="snapshot: {repo: a/b}\n", big_vlm="time: 1h\n")]
     found = [(resolved.spec.name, resolved.layer) for resolved in all_models(layers)]

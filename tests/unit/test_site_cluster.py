@@ -66,6 +66,11 @@ def test_gpus_of_a_partition(cluster: Cluster) -> None:
     assert cluster.partitions_with("1g.5gb") == ("mig",)
 
 
+def test_the_heading_of_a_cluster_is_no_partition() -> None:
+    cluster = parse_sinfo(0, "CLUSTER: north\ngpu*|up|1:00:00|1|8|16000|gpu:4\n", "")
+    assert [partition.name for partition in cluster.partitions] == ["gpu"]
+
+
 def test_one_type_in_several_lots_is_summed_on_a_node() -> None:
     answer = "gpu|up|1:00:00|1|8|16000|gpu:A100:2(S:0),gpu:A100:2(S:1)\n"
     cluster = parse_sinfo(0, answer, "")

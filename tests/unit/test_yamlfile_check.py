@@ -77,6 +77,10 @@ def test_null_is_a_key_that_is_not_set() -> None:
             " put it in quotes)",
         ),
         (
+            "engine: {preferred: newest}",
+            "engine.preferred: is 'newest' (expected a version such as '0.10.2')",
+        ),
+        (
             "engine: {versions: new}",
             "engine.versions: is 'new' (expected a range of versions such as '>=0.9.1,<=0.10.2')",
         ),
@@ -236,6 +240,7 @@ def test_a_section_is_written_out_as_a_file_would_hold_it() -> None:
     assert data["schema"] == 1
     assert data["snapshot"] == {"repo": "a/b", "revision": "main"}
     assert data["aliases"] == []
+    assert spec.model_dump() == data
     assert spec.model_copy(update={"time": "1h"}).time == "1h"
 
 
