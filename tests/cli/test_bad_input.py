@@ -162,7 +162,8 @@ def test_a_state_folder_that_cannot_be_written(hpcvlm: Command) -> None:
 
 
 SBATCH_REFUSES = """#!/bin/sh
-echo 'sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified' >&2
+printf 'sbatch: error: Batch job submission failed: ' >&2
+echo 'Invalid account or account/partition combination specified' >&2
 exit 1
 """
 SBATCH_WARNS = """#!/bin/sh
