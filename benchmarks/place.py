@@ -91,14 +91,18 @@ def workplace(folder: Path | None = None) -> Iterator[Place]:
         shutil.rmtree(root, ignore_errors=True)
 
 
+def have_slurm() -> bool:
+    """Whether there is a Slurm that answers."""
+    try:
+        done = subprocess.run(["sinfo", "--noheader"], capture_output=True, check=False)
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
 def need_slurm() -> None:
     """End with a sentence when there is no Slurm."""
-    try:
-        done = subprocess.run(["sinfo", "--version"], capture_output=True, check=False)
-        code = done.returncode
-    except OSError:
-        code = 127
-    if code:
+    if not have_slurm():
         sys.exit("no Slurm here: scripts/setup/slurm_cluster.sh starts one on this machine")
 
 

@@ -83,7 +83,7 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(matrix: Tensor, iterations: int = 4) -> Tensor:
     """About the nearest orthogonal matrix, by Newton and Schulz's iteration."""
     tall = matrix.shape[0] > matrix.shape[1]
-    result = (matrix.T if tall else matrix) / (matrix.norm() + 1e-7)
+    result: Tensor = (matrix.T if tall else matrix) / (matrix.norm() + 1e-7)
     for _ in range(iterations):
         square = result @ result.T
         result = 3.4445 * result + (-4.775 * square + 2.0315 * square @ square) @ result
@@ -116,13 +116,19 @@ class Course:
 
     def learn_to_see(self, steps: int) -> None:
         """Train the vision tower alone."""
-        self._run("seeing", steps, lambda _: self._seeing_loss(PICTURES_PER_STEP))
+        self._run("seeing", steps, lambda _: self._seeing_loss(PICTURES_PER_STEP), lambda: "")
 
     def learn_to_answer(self, steps: int) -> None:
         """Train everything."""
-        self._run("answering", steps, self._answering_loss)
+        self._run("answering", steps, self._answering_loss, self._check)
 
-    def _run(self, name: str, steps: int, loss_of: Callable[[int], Tensor]) -> None:
+    def _run(
+        self,
+        name: str,
+        steps: int,
+        loss_of: Callable[[int], Tensor],
+        check: Callable[[], str],
+    ) -> None:
         started, total = time.monotonic(), 0.0
         for step in range(1, steps + 1):
             for optimiser, rate in self._optimisers:
@@ -138,8 +144,7 @@ class Course:
             if step % REPORT_EVERY == 0:
                 seconds = time.monotonic() - started
                 mean, total = total / REPORT_EVERY, 0.0
-                said = f"{name} {step}: loss {mean:.4f}, {seconds:.0f} s, {self._check()}"
-                print(said, flush=True)
+                print(f"{name} {step}: loss {mean:.4f}, {seconds:.0f} s {check()}", flush=True)
 
     def _seeing_loss(self, count: int) -> Tensor:
         pixels, colours, shapes = self._lessons.pictures(count)

@@ -91,7 +91,10 @@ def prepare(request: LaunchRequest, ctx: Context, site: SiteSpec | None = None) 
         attention_heads=heads,
         images_on_disk=frozenset(image for image in images if Path(image).is_file()),
         cache_root=_expand(site.cache_root) or str(ctx.settings.state / "cache"),
-        sources={**site_sources, **resolved.sources},
+        sources={
+            **{f"site.{key}": source for key, source in site_sources.items()},
+            **{f"model.{key}": source for key, source in resolved.sources.items()},
+        },
     )
     return build_plan(request, spec, site, found)
 

@@ -80,7 +80,8 @@ def cluster_issues(gpus: GpuRequest, cluster: Cluster, partition: str | None) ->
 def _type_issues(gpus: GpuRequest, places: list[Partition]) -> list[Issue]:
     have = {kind: max(n, 0) for place in places for kind, n in place.gpu_types}
     where = f"partition {places[0].name}" if len(places) == 1 else "this cluster"
-    offer = ", ".join(f"{kind}:{count}" for kind, count in sorted(have.items())) or "no GPUs"
+    named = (f"{kind}:{n}" if kind else f"{n} of no type" for kind, n in sorted(have.items()))
+    offer = ", ".join(named) or "no GPUs"
     if gpus.type is not None and gpus.type not in have:
         same = [kind for kind in have if kind.lower() == gpus.type.lower()]
         near = same or [kind for kind in have if gpus.type.lower() in kind.lower()]

@@ -21,5 +21,9 @@ def import_at_first_use(name: str) -> None:
 
     importlib.util.LazyLoader does not help here: a second import of the module counts as use.
     """
-    if name not in sys.modules:
-        sys.modules[name] = _Later(name)
+    if name in sys.modules:
+        return
+    sys.modules[name] = _Later(name)
+    package, _, last = name.rpartition(".")
+    if package:
+        setattr(importlib.import_module(package), last, sys.modules[name])

@@ -55,7 +55,7 @@ done_with() {
 
 # --- is one there? -----------------------------------------------------------
 
-for name in apptainer singularity; do
+for name in apptainer singularity "$prefix/bin/apptainer"; do
     if found=$(command -v "$name") && works "$found"; then
         done_with "$found"
     fi

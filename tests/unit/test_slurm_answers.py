@@ -41,12 +41,11 @@ def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def cases() -> list[Any]:
-    found = []
-    for command in PARSERS:
-        text = (DATA / f"{command}.yaml").read_text(encoding="utf-8")
-        for case in yaml.safe_load(text)["cases"]:
-            found.append(pytest.param(command, case, id=f"{command}: {case['name']}"))
-    return found
+    return [
+        pytest.param(command, case, id=f"{command}: {case['name']}")
+        for command in PARSERS
+        for case in yaml.safe_load((DATA / f"{command}.yaml").read_text(encoding="utf-8"))["cases"]
+    ]
 
 
 def plain(value: Any) -> Any:
