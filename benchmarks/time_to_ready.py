@@ -115,7 +115,9 @@ def _job(place: Place, script: Path) -> tuple[float, float]:
     start = time.perf_counter()
     process = _start(place, ["bash", str(script)], place.env, "job")
     try:
-        took = _until_healthy(process, start, lambda: read().get("port"))
+        took = _until_healthy(
+            process, start, lambda: read().get("port"), state.with_name("engine.err")
+        )
         deadline = time.monotonic() + LIMIT_S
         while read().get("phase") != "ready":
             if process.poll() is not None or time.monotonic() > deadline:
@@ -142,7 +144,7 @@ def _by_hand(place: Place, plan: dict[str, object]) -> float:
     start = time.perf_counter()
     process = _start(place, argv, environment, "by-hand")
     try:
-        return _until_healthy(process, start, lambda: port)
+        return _until_healthy(process, start, lambda: port, place.folder / "by-hand.log")
     finally:
         _end(process)
 
@@ -162,13 +164,14 @@ def _start(
 
 
 def _until_healthy(
-    process: subprocess.Popen[bytes], start: float, port: Callable[[], object]
+    process: subprocess.Popen[bytes], start: float, port: Callable[[], object], log: Path
 ) -> float:
     """Seconds until /health answers 200."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while time.perf_counter() - start < LIMIT_S:
         if process.poll() is not None:
-            sys.exit(f"it ended with {process.returncode} before it was healthy")
+            last = log.read_text(encoding="utf-8", errors="replace")[-3000:]
+            sys.exit(f"{last}\nit ended with {process.returncode} before it was healthy")
         number = port()
         if number:
             try:

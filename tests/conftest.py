@@ -38,8 +38,8 @@ def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmClu
     """A real Slurm cluster for the session."""
     set_up("slurm_packages.sh", environment=_REAL_ENVIRONMENT)
     folder = tmp_path_factory.mktemp("cluster")
-    set_up("slurm_cluster.sh", "up", str(folder), environment=_REAL_ENVIRONMENT)
     try:
+        set_up("slurm_cluster.sh", "up", str(folder), environment=_REAL_ENVIRONMENT)
         lines = subprocess.run(
             [SETUP / "slurm_cluster.sh", "env", folder],
             env=_REAL_ENVIRONMENT,

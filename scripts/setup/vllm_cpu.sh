@@ -101,12 +101,12 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
 # quietly COMMAND...: its output is shown only if it fails, without the lines
-# that pip writes for every folder it passes over.
+# that pip writes for every folder it passes over and for every retry.
 quietly() {
     if "$@" >"$log" 2>&1 </dev/null; then
         return 0
     fi
-    grep -v 'is ignored' "$log" | tail -n 15 >&2
+    grep -vE 'is ignored|Retrying' "$log" | tail -n 15 >&2
     return 1
 }
 

