@@ -198,7 +198,7 @@ def finish(
         rows = [
             (
                 check.what,
-                f"{check.value:.2f} {check.unit}".rstrip(),
+                f"{check.value:.3g} {check.unit}".rstrip(),
                 f"<= {check.target:g} {check.unit}".rstrip(),
                 "pass" if check.passed else "FAIL",
             )

@@ -233,6 +233,7 @@ FAILURES = {
     "runtime-missing": "the container runtime is not on the node",
     "curl-missing": "there is no curl on the node",
     "module-missing": "an environment module could not be loaded",
+    "media-root-missing": "the media root is no folder on the node",
     "cache-unwritable": "the cache folder cannot be written on the node",
     "time-limit": "the time limit came before it was ready",
     "out-of-memory": "the node's memory for the job was used up",

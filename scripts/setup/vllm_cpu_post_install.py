@@ -104,9 +104,9 @@ def missing(lockfile: pathlib.Path) -> list[str]:
             continue
         for path, _, size in csv.reader(record.splitlines()):
             file = pathlib.Path(str(found.locate_file(path)))
-            # Without a size, or ours to change: see mend_torchvision.
-            ours = not size or path.endswith("torchvision/extension.py")
-            if not ours and (not file.is_file() or file.stat().st_size != int(size)):
+            # Without a size, compiled anew by pip, or changed by mend_torchvision.
+            varies = not size or path.endswith((".pyc", "torchvision/extension.py"))
+            if not varies and (not file.is_file() or file.stat().st_size != int(size)):
                 bad.append(f"{name}: {path} is missing or cut short")
                 break
     return bad
