@@ -57,6 +57,8 @@ def render_job(
         "guard": materials.guard.rstrip("\n"),
         "text": _chat(plan.served_name, READY_QUESTION, None),
         "image": _chat(plan.served_name, READY_QUESTION, materials.picture_png),
+        # As vLLM writes it in /v1/models: without blanks, and with letters as they are.
+        "listed": f'"id":{json.dumps(plan.served_name, ensure_ascii=False)}',
     }
     script = _template(materials.template, compiled).render(plan=plan, payloads=payloads)
     text = json.dumps(dataclasses.asdict(plan), indent=2, ensure_ascii=False) + "\n"

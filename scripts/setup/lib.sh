@@ -19,8 +19,8 @@ cannot() {
     exit 3
 }
 
-# Prints, as words, how to run a command as root; nothing when we are root.
-# Ends with "cannot" when there is no way.
+# need_root WHAT: sets AS_ROOT to the words that run a command as root; none when
+# we are root.  Ends with "cannot WHAT ..." when there is no way.
 need_root() {
     if [ "$(id -u)" -eq 0 ]; then
         AS_ROOT=()
@@ -50,27 +50,30 @@ apt_install() {
         cannot "no apt-get here, and these packages are missing: ${missing[*]}"
     need_root "installing packages"
     say "installing ${missing[*]}"
-    local log policy=/usr/sbin/policy-rc.d ours=no status=0
+    local log
     log=$(mktemp)
-    if [ ! -e "$policy" ]; then
-        # invoke-rc.d asks this file; 101 means "do not start the service".
-        ours=yes
-        printf '#!/bin/sh\nexit 101\n' | "${AS_ROOT[@]}" tee "$policy" >/dev/null
-        "${AS_ROOT[@]}" chmod 755 "$policy"
-    fi
-    _apt_get "$log" "${missing[@]}" || {
-        "${AS_ROOT[@]}" apt-get -qq update >>"$log" 2>&1 && _apt_get "$log" "${missing[@]}"
-    } || status=$?
-    if [ "$ours" = yes ]; then
-        "${AS_ROOT[@]}" rm -f "$policy"
-    fi
-    if [ "$status" -ne 0 ]; then
+    if ! _apt_install_without_services "$log" "${missing[@]}"; then
         tail -n 20 "$log" >&2
         rm -f "$log"
         cannot "apt-get could not install ${missing[*]}"
     fi
     rm -f "$log"
 }
+
+_apt_install_without_services() (
+    log=$1
+    shift
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        # invoke-rc.d asks this file; 101 means "do not start the service".
+        trap '"${AS_ROOT[@]}" rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' | "${AS_ROOT[@]}" tee "$policy" >/dev/null
+        "${AS_ROOT[@]}" chmod 755 "$policy"
+    fi
+    _apt_get "$log" "$@" || {
+        "${AS_ROOT[@]}" apt-get -qq update >>"$log" 2>&1 && _apt_get "$log" "$@"
+    }
+)
 
 _apt_get() {
     local log=$1

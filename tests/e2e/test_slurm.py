@@ -157,14 +157,33 @@ def test_what_the_cluster_would_not_take_is_refused(
     assert not jobs.exists() or list(jobs.iterdir()) == []
 
 
+def environments(mark: str, hpcvlm: Command) -> set[str]:
+    """Every variable of every process that works for this test's endpoint."""
+    found: set[str] = set()
+    for entry in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            variables = entry.read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        ours = f"HPCVLM_KEY_FILE={hpcvlm.state}/jobs/real/key"
+        if mark in variables and ours in variables:
+            found.update(variables)
+    return found
+
+
 @pytest.mark.apptainer
 @pytest.mark.engine
 def test_everything_real(tmp_path: Path, slurm_cluster: SlurmCluster, cpu_sif: CpuSif) -> None:
     """A real vLLM in a real .sif on a real Slurm: launch, wait, prove, stop, nothing left."""
     hpcvlm = Command(tmp_path, slurm_cluster.environment)
     hpcvlm.site(cpu_sif.site_yaml())
-    done = hpcvlm("launch", "tiny-vlm", "--gpus", "A100:1", "--name", "real", "--json")
+    literal = r"""a$HOME b"c`id -u`$(id -g)\n, {"k": 'v'}"""
+    done = hpcvlm(
+        *("launch", "tiny-vlm", "--gpus", "A100:1", "--name", "real", "--json"),
+        *("--set", "environment.LITERAL=" + json.dumps(literal)),
+    )
     assert done.code == 0, done.stderr
+    assert f"LITERAL={literal}" in environments("VLLM_NO_USAGE_STATS=1", hpcvlm)
     junit = tmp_path / "report.xml"
     report = hpcvlm("smoke-test", "real", "--json", "--junit", str(junit))
     assert report.code == 0, report.stderr + report.stdout
