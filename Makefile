@@ -37,7 +37,7 @@ check: venv
 	$(VENV)/bin/ruff format --quiet --check .
 	$(VENV)/bin/mypy --no-error-summary
 	$(VENV)/bin/lint-imports --no-logo 2>&1 | tail -n 2; exit $${PIPESTATUS[0]}
-	$(VENV)/bin/python -m pytest -q -m 'not slow'
+	$(VENV)/bin/python -m pytest -q -n auto -m 'not slow'
 
 # A set-up that cannot be done here (exit status 3) says why; the tests that need it are then
 # listed as not run, with the same reason.

@@ -429,6 +429,11 @@ def no_cache(tmp_path: Path) -> tuple[LaunchPlan, str]:
     return plan_of(tmp_path, cache="/proc/no cache"), ""
 
 
+def no_media_root(tmp_path: Path) -> tuple[LaunchPlan, str]:
+    text = f"{FAKE_SITE}media_root: /no/such pictures\n"
+    return local_plan(tmp_path / "mine", site_text=text).plan, ""
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
@@ -438,6 +443,7 @@ def no_cache(tmp_path: Path) -> tuple[LaunchPlan, str]:
         (no_runtime, "runtime-missing"),
         (no_module, "module-missing"),
         (no_cache, "cache-unwritable"),
+        (no_media_root, "media-root-missing"),
     ],
 )
 def test_what_the_node_lacks_is_said_before_anything_is_started(
@@ -474,13 +480,15 @@ def test_slurm_s_own_words_are_in_the_state_and_a_requeued_job_begins_anew(
     first.reach("weights")
     key = (first.folder / "key").read_text()
     first.kill()
-    assert first.phases == ["allocated", "container", "engine", "weights"]
+    begun = first.state["started"]
+    assert first.phases == LOADING
     again = start(plan, **words, SLURM_RESTART_COUNT="1")
     again.until(lambda: again.state["restarts"] == 1)
     again.reach("engine")
     state = again.state
     assert (state["job_id"], state["ends"], state["restarts"]) == ("4711", 1795247438, 1)
-    assert again.phases == ["allocated", "container", "engine"]
+    assert list(state["phases"]) == LOADING[: len(state["phases"])]
+    assert state["started"] > begun
     assert (again.folder / "engine.out").read_text().count("server version") == 1
     assert (again.folder / "key").read_text() == key
 
@@ -513,4 +521,3 @@ def test_what_the_log_says_of_readiness_is_not_believed(tmp_path: Path, start: S
 def test_phases_only_go_forward() -> None:
     """The order that the script keeps is the one that the progress display knows."""
     assert [phase for phase in PHASES if phase in UP_TO_READY] == UP_TO_READY
-    assert FAKE_SITE.startswith("schema: 1\n")
