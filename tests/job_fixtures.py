@@ -65,6 +65,29 @@ def surroundings(**over: Any) -> Surroundings:
     return Surroundings(**{**values, **over})
 
 
+def make_plan(
+    asked: LaunchRequest,
+    *,
+    spec: ModelSpec | None = None,
+    site_text: str = "",
+    bare: bool = False,
+    **found: Any,
+) -> PlanResult:
+    """A plan of the model that is asked for.
+
+    Args:
+        asked: the request.
+        spec: used instead of the shipped model.
+        site_text: of the site's file; the stand-in serves where it names no engine.
+        bare: whether such a site has no engine at all.
+        found: what differs in the surroundings.
+    """
+    here = site(site_text or "schema: 1\n")
+    if not (bare or here.engines or here.image_folder):
+        here = here.model_copy(update={"engines": site().engines})
+    return build_plan(asked, spec or model(asked.model), here, surroundings(**found))
+
+
 def local_plan(
     folder: Path, *settings: str, site_text: str = FAKE_SITE, **asked: Any
 ) -> PlanResult:

@@ -56,6 +56,7 @@ def launch(
     """Start an endpoint and wait until it has proved that it can see."""
     from hpcvlm.ops.context import Context
     from hpcvlm.ops.launch import launch as submit
+    from hpcvlm.submit.job import InterruptedAfterSubmit
 
     asked = options.request(
         model,
@@ -78,7 +79,11 @@ def launch(
         data(job.script)
         _show_issues(result, as_error=True)
         return
-    record = submit(asked, ctx)
+    _queue_limit(queue_timeout)  # refused before anything is submitted
+    try:
+        record = submit(asked, ctx)
+    except InterruptedAfterSubmit as interrupt:
+        raise _interrupted(interrupt.record, ctx, cancel_on_interrupt) from None
     for warning in record.warnings:
         note(f"{paint('sbatch:', 'yellow')} {warning}")
     if not wait_:
@@ -174,23 +179,15 @@ def wait_for(
         HpcvlmError: ``start-failed``, ``timed-out`` or ``interrupted``.
     """
     from hpcvlm.cli.progress import PhaseProgress
-    from hpcvlm.ops.endpoints import stop, wait
-    from hpcvlm.slurm.time import parse_duration
+    from hpcvlm.ops.endpoints import wait
     from hpcvlm.watch.verdict import Ended, Failed, Ready
 
-    limit = parse_duration(queue_timeout, "--queue-timeout") if queue_timeout else None
+    limit = _queue_limit(queue_timeout)
     try:
         with PhaseProgress(record) as progress:
             row = wait(record, ctx, on_glance=progress, queue_timeout_s=limit)
     except KeyboardInterrupt:
-        if cancel_on_interrupt:
-            stop(record, ctx)
-            raise HpcvlmError("interrupted", f"interrupted; {record.name} was stopped") from None
-        raise HpcvlmError(
-            "interrupted",
-            f"interrupted; {record.name} (job {record.job_id}) goes on",
-            f"hpcvlm wait {record.name} follows it, hpcvlm stop {record.name} stops it",
-        ) from None
+        raise _interrupted(record, ctx, cancel_on_interrupt) from None
     if isinstance(row.verdict, Ready):
         _announce(row, as_json=as_json)
     elif isinstance(row.verdict, Failed):
@@ -205,6 +202,26 @@ def wait_for(
             f"hpcvlm wait {record.name}, or hpcvlm stop {record.name}",
         )
     return row
+
+
+def _queue_limit(queue_timeout: str | None) -> int | None:
+    from hpcvlm.slurm.time import parse_duration
+
+    return None if queue_timeout is None else parse_duration(queue_timeout, "--queue-timeout")
+
+
+def _interrupted(record: JobRecord, ctx: Context, cancel: bool) -> HpcvlmError:
+    """What Ctrl-C leaves: a job that goes on, unless it is to be stopped, too."""
+    from hpcvlm.ops.endpoints import stop
+
+    if cancel:
+        stop(record, ctx)
+        return HpcvlmError("interrupted", f"interrupted; {record.name} was stopped")
+    return HpcvlmError(
+        "interrupted",
+        f"interrupted; {record.name} (job {record.job_id}) goes on",
+        f"hpcvlm wait {record.name} follows it, hpcvlm stop {record.name} stops it",
+    )
 
 
 def start_failed(row: Row) -> HpcvlmError:

@@ -59,9 +59,14 @@ def demo(
     from hpcvlm.ops.endpoints import ready_endpoint, stop
     from hpcvlm.ops.smoke import smoke_test as run
     from hpcvlm.ops.smoke import target_of
+    from hpcvlm.submit.job import InterruptedAfterSubmit
 
     ctx = Context()
-    record = launch_demo(ctx)
+    try:
+        record = launch_demo(ctx)
+    except InterruptedAfterSubmit as interrupt:
+        stop(interrupt.record, ctx)
+        raise
     note(f"{paint(record.name, 'bold')}: {record.served_name} on {record.engine}, this machine")
     try:
         wait_for(record, ctx, cancel_on_interrupt=True, queue_timeout=None)

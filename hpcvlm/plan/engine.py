@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
@@ -31,12 +33,12 @@ def choose_engine(
     ]
     if fitting:
         best = max(fitting, key=_version)
-        return _planned(best), _image_issues(best.image, images_on_disk)
+        return _planned(best), _image_issues(best.image, best.version, images_on_disk)
     version = spec.engine.preferred
     if site.image_folder and version:
         image = f"{site.image_folder}/{spec.engine.name}-{version}.sif"
         planned = PlannedEngine(spec.engine.name, version, (spec.engine.name,), image)
-        return planned, _image_issues(image, images_on_disk)
+        return planned, _image_issues(image, version, images_on_disk)
     raise _none_in_range(spec, installs)
 
 
@@ -59,16 +61,16 @@ def _planned(install: EngineInstall) -> PlannedEngine:
     return PlannedEngine(install.name, install.version, install.command, install.image)
 
 
-def _image_issues(image: str | None, images_on_disk: frozenset[str]) -> list[Issue]:
+def _image_issues(image: str | None, version: str, images_on_disk: frozenset[str]) -> list[Issue]:
     if image is None or image in images_on_disk:
         return []
-    version = image.rsplit("-", 1)[-1].removesuffix(".sif")
+    arguments = f"--build-arg VERSION={version} {shlex.quote(image)}"
     return [
         Issue(
             "container-missing",
             "engines",
             f"the container image {image} does not exist",
-            f"apptainer build --build-arg VERSION={version} {image} containers/apptainer.def",
+            f"apptainer build {arguments} containers/apptainer.def",
         )
     ]
 

@@ -10,8 +10,9 @@ from hpcvlm.plan.model import GpuRequest, Issue
 from hpcvlm.site.cluster import Cluster, Partition, nearest_type
 
 # A type may begin with a digit, as 1g.5gb does.
-_GPUS = re.compile(r"(?P<count>\d+)|(?P<type>\w[\w.-]*)(?::(?P<typed>\d+))?", re.ASCII)
+_GPUS = re.compile(r"(?P<count>\d+)|(?P<type>\d*[A-Za-z_][\w.-]*)(?::(?P<typed>\d+))?", re.ASCII)
 _DEFAULT = "default"
+_LIST = "sinfo -o '%P %G' lists GPUs by partition"
 
 
 def parse_gpus(text: str, spec: ModelSpec) -> GpuRequest:
@@ -82,16 +83,19 @@ def _type_issues(gpus: GpuRequest, cluster: Cluster, chosen: Partition | None) -
     where = f"partition {chosen.name}" if chosen is not None else "this cluster"
     named = (f"{kind}:{n}" if kind else f"{n} of no type" for kind, n in sorted(have.items()))
     offer = ", ".join(named) or "no GPUs"
-    elsewhere = [p.name for p in cluster.partitions if p.gpus(gpus.type) >= gpus.count]
+    elsewhere = [
+        p.name for p in cluster.partitions if p.available and p.gpus(gpus.type) >= gpus.count
+    ]
     if gpus.type is not None and gpus.type not in have:
         sentence = f"{where} has no GPU of type {gpus.type!r}; it has {offer}"
         near = nearest_type(gpus.type, have)
         hint = f"--gpus {near}:{gpus.count}" if near else "ask for one of these, or a number"
+        hint = hint if have else _LIST
         return [Issue("gpu-type-unknown", "--gpus", sentence, _other(elsewhere) or hint)]
     most = have.get(gpus.type, 0) if gpus.type else max(have.values(), default=0)
     if gpus.count > most:
         sentence = f"no node of {where} has {gpus.text} GPUs; it has {offer}"
-        hint = f"ask for at most {most}" if most else "sinfo -o '%P %G' lists GPUs by partition"
+        hint = f"ask for at most {most}" if most else _LIST
         return [Issue("gpu-count", "--gpus", sentence, _other(elsewhere) or hint)]
     return []
 

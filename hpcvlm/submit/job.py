@@ -22,12 +22,25 @@ from hpcvlm.system.processes import start_ticks
 KEY_BYTES = 32
 
 
+class InterruptedAfterSubmit(KeyboardInterrupt):
+    """Ctrl-C came while the job was being submitted; it was, and is the caller's to care for.
+
+    Attributes:
+        record: the job.
+    """
+
+    def __init__(self, record: JobRecord) -> None:
+        super().__init__()
+        self.record = record
+
+
 def submit_job(plan: LaunchPlan, job: RenderedJob, *, runner: Runner, clock: Clock) -> JobRecord:
     """Write the job folder, submit the script, and record what came of it.
 
     Raises:
         HpcvlmError: ``name-taken``, ``state-unwritable``, ``sbatch-refused``,
             ``slurm-unavailable``; the folder is gone then, and no job was left.
+        InterruptedAfterSubmit: the job stands.
     """
     folder = Path(plan.folder)
     try:
@@ -40,18 +53,30 @@ def submit_job(plan: LaunchPlan, job: RenderedJob, *, runner: Runner, clock: Clo
         ) from None
     except OSError as error:
         raise _unwritable(folder, error) from None
-    with deferred_interrupts():
-        try:
-            _fill(folder, plan, job)
-            record = _submit(plan, folder, runner, clock)
-        except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise _unwritable(folder, error) from None
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+    record: JobRecord | None = None
+    try:
+        with deferred_interrupts():
+            record = _all_or_nothing(plan, folder, job, runner, clock)
+            write_record(record)
+    except KeyboardInterrupt:
+        if record is None:
             raise
-        write_record(record)
+        raise InterruptedAfterSubmit(record) from None
     return record
+
+
+def _all_or_nothing(
+    plan: LaunchPlan, folder: Path, job: RenderedJob, runner: Runner, clock: Clock
+) -> JobRecord:
+    try:
+        _fill(folder, plan, job)
+        return _submit(plan, folder, runner, clock)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise _unwritable(folder, error) from None
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def load_executors() -> None:

@@ -58,6 +58,8 @@ def test_the_installed_command_finds_its_data(installed: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("#!/bin/bash\n")
     assert str(ROOT) not in done.stdout
+    bundled = hpcvlm(installed, "render", "tiny-vlm", "--executor", "local").stdout
+    assert f"snapshot={installed}/hpcvlm/bundled/hub/models--hpcvlm--tiny-vlm/" in bundled
 
 
 def test_git_ignored_files_stay_out(installed: Path) -> None:
