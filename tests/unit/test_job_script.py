@@ -208,6 +208,10 @@ def run(course: Course, tmp: Path) -> RunningJob:
     return job
 
 
+# Run once, on one worker, where pytest-xdist is told --dist loadgroup.
+together = pytest.mark.xdist_group("courses")
+
+
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[RunningJob]]]:
     """Every course, run to its end; several at once, since they mostly wait."""
@@ -223,6 +227,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future
             job.result().close()
 
 
+@together
 @pytest.mark.parametrize("name", COURSES)
 def test_how_it_ends(ended: dict[str, Future[RunningJob]], name: str) -> None:
     course, job = COURSES[name], ended[name].result()
@@ -234,18 +239,21 @@ def test_how_it_ends(ended: dict[str, Future[RunningJob]], name: str) -> None:
     assert_nothing_left(job)
 
 
+@together
 def test_a_port_that_was_taken_is_replaced(ended: dict[str, Future[RunningJob]]) -> None:
     errors = (ended["the first port is taken"].result().folder / "engine.err").read_text()
     assert "already in use" not in errors
     assert "Application startup complete" in errors
 
 
+@together
 def test_five_ports_are_tried_and_no_more(ended: dict[str, Future[RunningJob]]) -> None:
     ports = (ended["no port is free"].result().tmp.parent / "tries").read_text().split()
     assert len(ports) == 5
     assert len(set(ports)) > 1
 
 
+@together
 def test_answers_are_kept_where_the_proof_failed(ended: dict[str, Future[RunningJob]]) -> None:
     kept = {
         name: json.loads((ended[name].result().folder / "probe.json").read_text())

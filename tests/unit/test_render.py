@@ -202,6 +202,47 @@ def test_every_argument_reaches_bash_as_it_is(
     assert [path.name for path in folder.iterdir()] == ["array.sh"]
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(nasty, min_size=6, max_size=6), st.lists(nasty, max_size=3))
+def test_every_path_variable_and_option_stays_where_it_was_put(
+    tmp_path_factory: pytest.TempPathFactory, values: Sequence[str], more: Sequence[str]
+) -> None:
+    plan = plan_of(*SHAPES["llama-3.2-11b-vision"])
+    folder, snapshot, media_root, cache, image, name = values
+    environment = tuple((f"NAME{number}", value) for number, value in enumerate(more))
+    hostile = replace(
+        plan,
+        folder=folder,
+        snapshot=replace(plan.snapshot, path=snapshot),
+        media_root=media_root,
+        cache=cache,
+        engine=replace(plan.engine, image=image),
+        served_name=name,
+        model=name,
+        environment=environment,
+        sbatch=(*plan.sbatch, *(SbatchOption("comment", value) for value in more)),
+    )
+    script = script_of(hostile)
+    head, _, rest = script.partition("\nfolder=")
+    assert head.count("\n#SBATCH ") == len(hostile.sbatch)
+    assert all(line.startswith("#") for line in head.split("\n")[: len(hostile.sbatch) + 4])
+    # Everything up to the arguments, without what would act, and then what came of it.
+    array = re.search(r"^engine_environment=\(\n.*?^\)$", script, re.MULTILINE | re.DOTALL)
+    assert array is not None
+    names = "folder snapshot media_root cache container_image"
+    shown = " ".join(f'"${name}"' for name in names.split())
+    program = tmp_path_factory.mktemp("bash") / "values.sh"
+    program.write_text(
+        f"folder={rest.partition(chr(10) + '# What the engine is told')[0]}\n{array[0]}\n"
+        f"printf '%s\\0' {shown} \"${{engine_environment[@]}}\"\n"
+    )
+    done = subprocess.run(["bash", program], capture_output=True, check=True, cwd=program.parent)
+    heard = done.stdout.decode().split("\0")[:-1]
+    pairs = [f"{name}={value}" for name, value in environment]
+    assert heard == [folder, snapshot, media_root, cache, image, *pairs]
+    assert [path.name for path in program.parent.iterdir()] == ["values.sh"]
+
+
 @pytest.mark.parametrize("bad", ["a\nb", "a\0b", "a\tb", "a\rb"])
 @pytest.mark.parametrize("place", ["served_name", "folder", "engine_arguments", "sbatch"])
 def test_control_characters_are_refused(place: str, bad: str) -> None:
