@@ -17,7 +17,8 @@ LOCAL = f"schema: 1\nexecutor: local\nruntime: none\n{ENGINE}"
 @pytest.fixture
 def hpcvlm(tmp_path: Path) -> Command:
     """The command on a machine without Slurm, with a stand-in engine."""
-    command = Command(tmp_path, {"PATH": "/usr/bin:/bin", "SLURM_CONF": "/nonexistent"})
+    # No PATH rather than no SLURM_CONF: an installed sinfo would look for that for a minute.
+    command = Command(tmp_path, {"PATH": str(tmp_path / "no programs")})
     command.site(LOCAL)
     return command
 

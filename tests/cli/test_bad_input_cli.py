@@ -107,6 +107,25 @@ def test_what_is_not_refused_is_submitted(hpcvlm: Command) -> None:
     assert Path(hpcvlm.environment["SUBMITTED"]).exists()
 
 
+NOT_CONFIGURED = """#!/bin/sh
+echo 'sinfo: error: fetch_config: DNS SRV lookup failed' >&2
+echo 'sinfo: fatal: Could not establish a configuration source' >&2
+exit 1
+"""
+
+
+def test_slurm_that_is_installed_but_belongs_to_no_cluster(hpcvlm: Command, tmp_path: Path) -> None:
+    (tmp_path / "bin" / "sinfo").write_text(NOT_CONFIGURED)
+    done = refused(hpcvlm, "launch", "tiny-vlm", *GPU, "--executor", "slurm")
+    assert done.code == 4
+    assert error_and_remedy(done) == (
+        "sinfo failed: Could not establish a configuration source",
+        "hpcvlm launch --executor local runs it on this machine instead",
+    )
+    # Asked for nothing in particular, it takes this machine.
+    assert hpcvlm("render", "tiny-vlm").code == 0
+
+
 def site_is_a_folder(hpcvlm: Command) -> str:
     path = hpcvlm.config / "site.yaml"
     path.unlink()
