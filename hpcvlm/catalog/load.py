@@ -13,10 +13,11 @@ from difflib import get_close_matches
 from typing import Protocol
 
 from hpcvlm.catalog.schema import ModelSpec
+from hpcvlm.catalog.variants import full_name, names_of, split_name, variants_of, with_variant
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.yamlfile.layers import Merged, Part, check, merge, read_part, sources
 from hpcvlm.yamlfile.settings import read_settings
-from hpcvlm.yamlfile.text import file_error
+from hpcvlm.yamlfile.text import KeyPath, file_error
 
 _ENDINGS = (".yaml", ".yml")
 _LIST = "hpcvlm models ls"
@@ -114,6 +115,8 @@ class Resolved:
         sources: the layer's label, ``command line`` or ``default``, by dotted key.
         files: path of the file by label.
         layer: label of the lowest layer that has the model.
+        variant: the variant that was taken, whose keys are laid over the rest; None for the
+            model's own weights.
     """
 
     spec: ModelSpec
@@ -121,25 +124,35 @@ class Resolved:
     files: dict[str, str]
     layer: str
     merged: Merged
+    variant: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What `hpcvlm launch` takes: ``model`` or ``model:variant``."""
+        return full_name(self.spec.name, self.variant)
 
 
 def find_model(name: str, layers: Sequence[Layer]) -> Resolved:
-    """The model of that name, alias or repository.
+    """The model of that name, alias or repository, or one variant of it.
 
     Args:
-        name: what the user typed; capitals do not matter.
+        name: what the user typed: ``model``, ``model:variant``, an alias of either, or the
+            repository of either; capitals do not matter.
         layers: lowest first.
 
     Raises:
-        HpcvlmError: ``model-unknown`` with the nearest names, ``model-ambiguous``, or
-            ``file-invalid``.
+        HpcvlmError: ``model-unknown`` with the nearest names, ``model-ambiguous``,
+            ``variant-unknown`` or ``file-invalid``.
     """
     files = [(layer, layer.files()) for layer in layers]
     stems = {stem.casefold(): stem for _, by_stem in files for stem in by_stem}
-    stem = stems.get(name.casefold())
+    model, variant = split_name(name.casefold())
+    stem = stems.get(model)
     if stem is None:
-        stem = _by_alias(name, files, stems.values())
-    return _resolve(stem, files)
+        typed, _ = split_name(name)
+        stem, of_alias = _by_alias(typed, files, stems.values())
+        variant = variant or of_alias
+    return _resolve(stem, files, variant)
 
 
 def all_models(layers: Sequence[Layer]) -> list[Resolved]:
@@ -183,7 +196,20 @@ def apply_settings(resolved: Resolved, settings: Sequence[str]) -> Resolved:
         return resolved
     parts = read_settings(ModelSpec, settings, else_under="options")
     spelt = [_with_one_spelling(part) for part in parts]
-    return _made(merge([*resolved.merged.parts, *spelt]), resolved.layer)
+    return _made(merge([*resolved.merged.parts, *spelt]), resolved.layer, resolved.variant)
+
+
+def variants(resolved: Resolved) -> list[Resolved]:
+    """Every variant of a model, each resolved by itself.
+
+    Raises:
+        HpcvlmError: ``file-invalid`` for a variant that makes no sense with the rest of its file.
+    """
+    parts = resolved.merged.parts
+    return [
+        _made(merge(with_variant(parts, name, resolved.spec.name)), resolved.layer, name)
+        for name in variants_of(resolved.merged.data)
+    ]
 
 
 _Files = Sequence[tuple[Layer, Mapping[str, str]]]
@@ -193,71 +219,98 @@ def _stems(files: _Files) -> list[str]:
     return sorted({stem for _, by_stem in files for stem in by_stem})
 
 
-def _resolve(stem: str, files: _Files) -> Resolved:
+def _resolve(stem: str, files: _Files, variant: str | None = None) -> Resolved:
     lowest, *others = _parts(stem, files)
     # A file need not say its model's name, which is its own.
-    named = replace(lowest, data={**lowest.data, "name": stem})
-    return _made(merge([named, *others]), lowest.source)
+    parts = [replace(lowest, data={**lowest.data, "name": stem}), *others]
+    if variant is not None:
+        parts = with_variant(parts, variant, stem)
+    return _made(merge(parts), lowest.source, variant)
 
 
 def _parts(stem: str, files: _Files) -> list[Part]:
     return [layer.part(stem, by_stem[stem]) for layer, by_stem in files if stem in by_stem]
 
 
-def _made(merged: Merged, layer: str) -> Resolved:
+def _made(merged: Merged, layer: str, variant: str | None = None) -> Resolved:
     spec = check(ModelSpec, merged)
     paths = {part.source: part.path for part in merged.parts if part.text}
-    return Resolved(spec, sources(spec, merged), paths, layer, merged)
+    return Resolved(spec, sources(spec, merged), paths, layer, merged, variant)
 
 
-def _by_alias(name: str, files: _Files, stems: Iterable[str]) -> str:
-    """The model that has the name among its aliases, or as its repository."""
-    names: dict[str, set[str]] = {}
-    shown = {stem.casefold(): stem for stem in stems}
+def _by_alias(name: str, files: _Files, stems: Iterable[str]) -> tuple[str, str | None]:
+    """The model that has the name among its aliases, or as its repository, and the variant."""
+    word = name.casefold()
+    stems = sorted(stems)
+    # A file that does not hold the word need not be parsed, unless no file holds it.
+    names, shown, _ = _names(files, [stem for stem in stems if _holds(stem, files, word)])
     broken: list[str] = []
-    for stem in sorted(stems):
-        try:
-            for alias in _aliases(stem, files):
-                names.setdefault(alias.casefold(), set()).add(stem)
-                shown.setdefault(alias.casefold(), alias)
-        except HpcvlmError as error:
-            broken.append(f"not looked at: {error.sentence}")
-    found = sorted(names.get(name.casefold(), ()))
+    if word not in names:
+        names, shown, broken = _names(files, stems)
+    found = names.get(word, set())
     if len(found) == 1:
-        return found[0]
+        return next(iter(found))
     if found:
-        remedy = f"name one of them: {', '.join(found)}"
+        remedy = f"name one of them: {', '.join(sorted(full_name(*one) for one in found))}"
         raise HpcvlmError("model-ambiguous", f"{name!r} names {len(found)} models", remedy)
-    near = get_close_matches(name.casefold(), shown, n=3, cutoff=0.5)
+    shown |= {stem.casefold(): stem for stem in stems}
+    near = get_close_matches(word, shown, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(shown[word] for word in near)}?" if near else ""
     raise HpcvlmError("model-unknown", f"no model is called {name!r}{hint}", _LIST, tuple(broken))
 
 
-def _aliases(stem: str, files: _Files) -> Iterator[str]:
+def _holds(stem: str, files: _Files, word: str) -> bool:
+    texts = (layer.folder.read(by_stem[stem]) for layer, by_stem in files if stem in by_stem)
+    return any(word in (text or "").casefold() for text in texts)
+
+
+_Names = dict[str, set[tuple[str, str | None]]]
+
+
+def _names(files: _Files, stems: Iterable[str]) -> tuple[_Names, dict[str, str], list[str]]:
+    """Further names of models: what each leads to, how it is written, and what is broken."""
+    names: _Names = {}
+    shown: dict[str, str] = {}
+    broken: list[str] = []
+    for stem in stems:
+        try:
+            for alias, variant in _aliases(stem, files):
+                names.setdefault(alias.casefold(), set()).add((stem, variant))
+                shown.setdefault(alias.casefold(), alias)
+        except HpcvlmError as error:
+            broken.append(f"not looked at: {error.sentence}")
+    return names, shown, broken
+
+
+def _aliases(stem: str, files: _Files) -> Iterator[tuple[str, str | None]]:
     """Names of a model besides its own, read without checking the rest of its files."""
     parts = [layer.part(stem, by_stem[stem]) for layer, by_stem in files if stem in by_stem]
-    data = merge(parts).data
-    aliases = data.get("aliases")
-    snapshot = data.get("snapshot")
-    yield from (
-        (alias for alias in aliases if isinstance(alias, str)) if isinstance(aliases, list) else ()
-    )
-    if isinstance(snapshot, dict) and isinstance(snapshot.get("repo"), str):
-        yield snapshot["repo"]
+    yield from names_of(merge(parts).data)
 
 
 def _with_one_spelling(part: Part) -> Part:
     """The part with dashes in option names, as vLLM writes them: layers must agree on a name."""
-    options = part.data.get("options")
-    if not isinstance(options, dict):
-        return part
+    data = dict(part.data)
+    if isinstance(options := data.get("options"), dict):
+        data["options"] = _spelt(options, part, ())
+    if isinstance(below := data.get("variants"), dict):
+        data["variants"] = {
+            name: {**variant, "options": _spelt(options, part, ("variants", name))}
+            if isinstance(variant, dict) and isinstance(options := variant.get("options"), dict)
+            else variant
+            for name, variant in below.items()
+        }
+    return replace(part, data=data)
+
+
+def _spelt(options: dict[str, object], part: Part, above: KeyPath) -> dict[str, object]:
     spelt: dict[str, object] = {}
     for name, value in options.items():
         first, dot, rest = name.partition(".")
         other = f"{first.replace('_', '-')}{dot}{rest}"
         if other in spelt:
-            where = part.where(("options", name))
+            where = part.where((*above, "options", name))
             problem = f"{where}: options.{name}: stands there twice, with dashes and underscores"
             raise HpcvlmError("file-invalid", problem)
         spelt[other] = value
-    return replace(part, data={**part.data, "options": spelt})
+    return spelt

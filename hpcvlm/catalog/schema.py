@@ -86,6 +86,21 @@ OptionName = Annotated[
 VariableName = Annotated[
     str, Rule("the name of an environment variable", pattern=r"[A-Za-z_][A-Za-z0-9_]*")
 ]
+VariantName = Annotated[
+    str,
+    Rule(
+        "up to 31 small letters, digits, dots, underscores and hyphens, such as awq or fp8",
+        pattern=r"[a-z0-9][a-z0-9._-]{0,30}",
+    ),
+]
+ClassName = Annotated[
+    str,
+    Rule(
+        "the class under 'architectures' in config.json, such as LlavaForConditionalGeneration",
+        pattern=r"[A-Za-z_][A-Za-z0-9_]*",
+    ),
+]
+Date = Annotated[str, Rule("a day as 'YYYY-MM-DD'", pattern=r"[0-9]{4}-[0-9]{2}-[0-9]{2}")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +110,10 @@ class SnapshotSource(Section):
     repo: RepositoryId = field(metadata=about("whose files are served"))
     revision: Revision = field(
         default="main", metadata=about("which version of them; only a commit stays the same")
+    )
+    path: str | None = field(
+        default=None,
+        metadata=about("a plain folder that holds the files, where they lie in no hub cache"),
     )
 
 
@@ -120,10 +139,24 @@ class Parallelism(Section):
         default=None,
         metadata=about("query heads; the tensor parallel size must divide them"),
     )
+    sizes: tuple[Count, ...] = field(
+        default=(),
+        metadata=about("tensor parallel sizes that work; all that divide the heads when empty"),
+    )
     gpus: dict[str, Count] = field(
         default_factory=dict,
         metadata=about("GPUs per node by GPU type; the key 'default' serves every other type"),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokensPerImage(Section):
+    """How many tokens of the prompt one image takes."""
+
+    most: Count | None = field(
+        default=None, metadata=about("most for one image, with this file's processor settings")
+    )
+    rule: str = field(default="", metadata=about("how they are counted, in words"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +169,89 @@ class Multimodal(Section):
     processor: dict[str, object] = field(
         default_factory=dict, metadata=about("vLLM's --mm-processor-kwargs")
     )
+    tokens_per_image: TokensPerImage = field(
+        default=TokensPerImage(), metadata=about("how many tokens of the prompt one image takes")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chat(Section):
+    """How conversations become prompts, and answers become tool calls and reasoning."""
+
+    template: str | None = field(
+        default=None,
+        metadata=about(
+            "vLLM's --chat-template: an absolute path inside the engine's image; the snapshot's "
+            "own template when left out"
+        ),
+    )
+    tools: str | None = field(
+        default=None, metadata=about("vLLM's --tool-call-parser; no tool calls when left out")
+    )
+    reasoning: str | None = field(default=None, metadata=about("vLLM's --reasoning-parser"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified(Section):
+    """One run that proved that the model works."""
+
+    date: Date = field(metadata=about("day of the run"))
+    gpus: str = field(metadata=about("GPUs it ran on, such as A100-80:4"))
+    engine: Version = field(metadata=about("version of the engine"))
+    variant: VariantName | None = field(default=None, metadata=about("variant that ran"))
+    evidence: str = field(default="", metadata=about("where the report of the run is"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsupported(Section):
+    """Why no engine can serve the model, and what can be taken in its place."""
+
+    reason: str = field(metadata=about("why"))
+    instead: tuple[ModelName, ...] = field(
+        default=(), metadata=about("models of this catalog that do what it does")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant(Section):
+    """Another set of weights of the model: what is different from the rest of the file.
+
+    Launched as ``NAME:VARIANT``. Every key replaces the model's own, mappings entry by entry.
+    """
+
+    UNKNOWN_KEY = "an option of vllm serve belongs under 'options'"
+
+    aliases: tuple[str, ...] = field(
+        default=(), metadata=about("further names; its repository is one without saying")
+    )
+    description: str | None = field(default=None, metadata=about("one sentence for lists"))
+    licence: str | None = field(default=None, metadata=about("the licence, where it is another"))
+    gated: bool | None = field(default=None, metadata=about("as of the model"))
+    snapshot: SnapshotSource | None = field(
+        default=None, metadata=about("which files the engine serves")
+    )
+    parameters: Count | None = field(default=None, metadata=about("as of the model"))
+    weight_bytes: Count | None = field(default=None, metadata=about("as of the model"))
+    precision: str | None = field(default=None, metadata=about("as of the model"))
+    architecture: ClassName | None = field(default=None, metadata=about("as of the model"))
+    context_length: Count | None = field(default=None, metadata=about("as of the model"))
+    engine: EngineRequirement | None = field(default=None, metadata=about("as of the model"))
+    parallelism: Parallelism | None = field(default=None, metadata=about("as of the model"))
+    multimodal: Multimodal | None = field(default=None, metadata=about("as of the model"))
+    chat: Chat | None = field(default=None, metadata=about("as of the model"))
+    custom_code: str | None = field(default=None, metadata=about("as of the model"))
+    served_name: str | None = field(default=None, metadata=about("as of the model"))
+    options: dict[OptionName, OptionValue] = field(
+        default_factory=dict, metadata=about("`vllm serve` options besides the model's")
+    )
+    environment: dict[VariableName, str] = field(
+        default_factory=dict, metadata=about("environment of the engine besides the model's")
+    )
+    config: dict[str, object] = field(
+        default_factory=dict, metadata=about("parts of config.json that differ")
+    )
+    start_timeout: Duration | None = field(default=None, metadata=about("as of the model"))
+    time: Duration | None = field(default=None, metadata=about("as of the model"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +277,25 @@ class ModelSpec(Section):
     snapshot: SnapshotSource = field(
         metadata=about("which files the engine serves: a repository and one revision of it")
     )
+    architecture: ClassName | None = field(
+        default=None, metadata=about("the class under 'architectures' in config.json")
+    )
+    parameters: Count | None = field(
+        default=None, metadata=about("how many there are, vision encoder included")
+    )
+    active_parameters: Count | None = field(
+        default=None, metadata=about("how many work on one token, in a mixture of experts")
+    )
+    weight_bytes: Count | None = field(
+        default=None, metadata=about("bytes of the weights on disk, all files together")
+    )
+    precision: str | None = field(
+        default=None,
+        metadata=about("how the weights are stored, such as w4a16, awq or fp8; 16 bit if left out"),
+    )
+    context_length: Count | None = field(
+        default=None, metadata=about("most tokens of prompt and answer that the model was made for")
+    )
     engine: EngineRequirement = field(
         default=EngineRequirement(),
         metadata=about("which engine can serve the model, and which versions of it"),
@@ -170,6 +305,16 @@ class ModelSpec(Section):
     )
     multimodal: Multimodal = field(
         default=Multimodal(), metadata=about("what besides text a prompt may hold")
+    )
+    chat: Chat = field(
+        default=Chat(),
+        metadata=about(
+            "how conversations become prompts, and answers become tool calls and reasoning"
+        ),
+    )
+    custom_code: str | None = field(
+        default=None,
+        metadata=about("why the engine must run code of the repository; never when left out"),
     )
     served_name: str | None = field(
         default=None, metadata=about("model id in the API; the repository when left out")
@@ -186,6 +331,27 @@ class ModelSpec(Section):
     )
     time: Duration = field(
         default="2h", metadata=about("time limit of the job when none is asked for")
+    )
+    config: dict[str, object] = field(
+        default_factory=dict,
+        metadata=about(
+            "the parts of config.json that the memory arithmetic needs, as they stand there; the "
+            "snapshot's own file replaces them once it is on disk"
+        ),
+    )
+    variants: dict[VariantName, Variant] = field(
+        default_factory=dict, metadata=about("other weights of the same model, by name")
+    )
+    unsupported: Unsupported | None = field(
+        default=None,
+        metadata=about("why no engine can serve the model, and what can be taken in its place"),
+    )
+    verified: tuple[Verified, ...] = field(
+        default=(), metadata=about("runs that proved that the model works")
+    )
+    sources: dict[str, str] = field(
+        default_factory=dict,
+        metadata=about("where each fact is from, by its dotted key or one above it"),
     )
 
     @property

@@ -27,6 +27,12 @@ DryRun = Annotated[
 CancelOnInterrupt = Annotated[
     bool, typer.Option("--cancel-on-interrupt", help="Ctrl-C stops the job, too.")
 ]
+Force = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CODE", help="Launch in spite of this problem, as a refusal names it; repeatable."
+    ),
+]
 QueueTimeout = Annotated[
     str | None,
     typer.Option(help="Give up waiting in the queue after this long; the job stays."),
@@ -45,8 +51,10 @@ def launch(
     name: options.Name = None,
     executor: options.Executor = None,
     media_root: options.MediaRoot = None,
+    engine_version: options.EngineVersion = None,
     settings: options.Settings = None,
     engine_args: options.EngineArgs = None,
+    force: Force = None,
     dry_run: DryRun = False,
     wait_: Wait = True,
     cancel_on_interrupt: CancelOnInterrupt = False,
@@ -70,6 +78,7 @@ def launch(
         name=name,
         executor=executor,
         media_root=media_root,
+        engine_version=engine_version,
         settings=settings,
         engine_args=engine_args,
     )
@@ -81,7 +90,7 @@ def launch(
         return
     _queue_limit(queue_timeout)  # refused before anything is submitted
     try:
-        record = submit(asked, ctx)
+        record = submit(asked, ctx, force=tuple(force or ()))
     except InterruptedAfterSubmit as interrupt:
         raise _interrupted(interrupt.record, ctx, cancel_on_interrupt) from None
     for warning in record.warnings:
@@ -111,6 +120,7 @@ def render(
     name: options.Name = None,
     executor: options.Executor = None,
     media_root: options.MediaRoot = None,
+    engine_version: options.EngineVersion = None,
     settings: options.Settings = None,
     engine_args: options.EngineArgs = None,
 ) -> None:
@@ -130,6 +140,7 @@ def render(
         name=name,
         executor=executor,
         media_root=media_root,
+        engine_version=engine_version,
         settings=settings,
         engine_args=engine_args,
     )

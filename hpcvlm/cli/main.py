@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from hpcvlm import __version__
-from hpcvlm.cli import endpoints, launch, models, smoke
+from hpcvlm.cli import doctor, endpoints, launch, models, plan, site, smoke
 from hpcvlm.errors import ExitCode, HpcvlmError
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "launch": launch.launch,
+    "plan": plan.plan,
     "render": launch.render,
     "wait": launch.wait,
     "ls": endpoints.ls,
@@ -24,8 +25,9 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "snippet": endpoints.snippet,
     "stop": endpoints.stop,
     "demo": smoke.demo,
+    "doctor": doctor.doctor,
 }
-_MODELS = "models"
+_GROUPS: dict[str, typer.Typer] = {"models": models.app, "site": site.app}
 
 
 def _version(wanted: bool) -> None:
@@ -58,12 +60,13 @@ def make_app(only: str = "") -> typer.Typer:
         help="Vision-language endpoints on Slurm clusters that have proved they can see.",
     )
     made.callback()(_root)
-    wanted = (only,) if only in (*_COMMANDS, _MODELS) else (*_COMMANDS, _MODELS)
+    wanted = (only,) if only in (*_COMMANDS, *_GROUPS) else (*_COMMANDS, *_GROUPS)
     for name, command in _COMMANDS.items():
         if name in wanted:
             made.command(name)(command)
-    if _MODELS in wanted:
-        made.add_typer(models.app, name=_MODELS)
+    for name, group in _GROUPS.items():
+        if name in wanted:
+            made.add_typer(group, name=name)
     return made
 
 

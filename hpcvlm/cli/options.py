@@ -28,6 +28,9 @@ MediaRoot = Annotated[
     str | None,
     typer.Option(help="Folder below which file:// images are allowed; the job's own if left out."),
 ]
+EngineVersion = Annotated[
+    str | None, typer.Option(help="Version of the engine; the newest that fits if left out.")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the model's file; repeatable."),
@@ -54,10 +57,11 @@ def request(
     name: str | None,
     executor: str | None,
     media_root: str | None,
+    engine_version: str | None,
     settings: list[str] | None,
     engine_args: list[str] | None,
 ) -> LaunchRequest:
-    """The options of `launch` and `render` as one value.
+    """The options of `launch`, `plan` and `render` as one value.
 
     Raises:
         HpcvlmError: ``option-invalid`` for an unknown executor.
@@ -82,6 +86,7 @@ def request(
         nodes=nodes,
         executor=executor,
         media_root=media_root,
+        engine_version=engine_version,
         settings=tuple(settings or ()),
         engine_arguments=tuple(engine_args or ()),
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from hpcvlm.engines.model import LogMarker
 
@@ -63,37 +62,16 @@ def flag(name: str, value: object) -> list[str]:
 
 
 def serve_arguments(
-    *,
-    snapshot: str,
-    served_name: str,
-    tensor_parallel_size: int,
-    media_root: str,
-    limit_per_prompt: Mapping[Any, int],
-    processor: Mapping[str, object],
-    options: Mapping[str, object],
-    extra: Sequence[str],
+    snapshot: str, options: Mapping[str, object], extra: Sequence[str]
 ) -> tuple[str, ...]:
     """Everything after ``vllm``, but for host and port, which the job chooses.
 
     Args:
         snapshot: the folder that is served; a path, so that no hub is asked.
-        served_name: model id in the API.
-        tensor_parallel_size: GPUs that share the weights.
-        media_root: folder below which ``file://`` images are allowed.
-        limit_per_prompt: items per prompt, by modality.
-        processor: --mm-processor-kwargs.
-        options: any other option by its name without dashes.
+        options: options by their names without dashes.
         extra: arguments passed on as they are, last, so that they win.
     """
-    arguments = ["serve", snapshot]
-    arguments += flag("served-model-name", served_name)
-    arguments += flag("tensor-parallel-size", tensor_parallel_size)
-    if limit_per_prompt:
-        arguments += flag("limit-mm-per-prompt", dict(limit_per_prompt))
-        arguments += flag("allowed-local-media-path", media_root)
-    if processor:
-        arguments += flag("mm-processor-kwargs", dict(processor))
-    arguments += flag("middleware", GUARD_CLASS)
+    arguments = ["serve", snapshot, *flag("middleware", GUARD_CLASS)]
     for name, value in options.items():
         arguments += flag(name, value)
     return (*arguments, *extra)

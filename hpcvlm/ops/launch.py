@@ -30,8 +30,19 @@ def plan_and_render(
     return result, render_job(result.plan, materials())
 
 
-def launch(request: LaunchRequest, ctx: Context, site: SiteSpec | None = None) -> JobRecord:
+def launch(
+    request: LaunchRequest,
+    ctx: Context,
+    site: SiteSpec | None = None,
+    force: tuple[str, ...] = (),
+) -> JobRecord:
     """Submit one endpoint.
+
+    Args:
+        request: what the user typed.
+        ctx: the outside.
+        site: used instead of the site's files.
+        force: codes of arguable issues that the user knows better about.
 
     Raises:
         HpcvlmError: with the first issue's code and every issue in its details; nothing was
@@ -43,8 +54,9 @@ def launch(request: LaunchRequest, ctx: Context, site: SiteSpec | None = None) -
     ahead = threading.Thread(target=_load_ahead)
     ahead.start()
     result = prepare(request, ctx, site)
-    if result.issues:
-        raise issues_error(result.issues)
+    issues = without_forced(result.issues, force)
+    if issues:
+        raise issues_error(issues)
     ahead.join()
     job = render_job(result.plan, materials(), _compiled_templates(ctx))
     if request.name is not None:
@@ -69,8 +81,37 @@ def _compiled_templates(ctx: Context) -> TemplateCache:
 def issues_error(issues: tuple[Issue, ...]) -> HpcvlmError:
     """All issues of a plan as one error; the first gives code and sentence."""
     first, *others = issues
-    details = [f"{issue.sentence} (try: {issue.remedy})" for issue in others]
-    return HpcvlmError(first.code, first.sentence, first.remedy, tuple(details))
+    details = [f"{issue.sentence} (try: {remedy_of(issue)})" for issue in others]
+    return HpcvlmError(first.code, first.sentence, remedy_of(first), tuple(details))
+
+
+def remedy_of(issue: Issue) -> str:
+    """What to do about an issue, with the way past it where there is one."""
+    if not issue.arguable:
+        return issue.remedy
+    return f"{issue.remedy}; --force {issue.code} launches all the same"
+
+
+def without_forced(issues: tuple[Issue, ...], force: tuple[str, ...]) -> tuple[Issue, ...]:
+    """The issues that still stand in the way.
+
+    Raises:
+        HpcvlmError: ``option-invalid`` for a code that is no issue here, or one that nobody can
+            know better about.
+    """
+    for code in force:
+        of_code = [issue for issue in issues if issue.code == code]
+        if of_code and all(issue.arguable for issue in of_code):
+            continue
+        arguable = sorted({issue.code for issue in issues if issue.arguable})
+        why = "cannot be forced" if of_code else "is not among this launch's problems"
+        raise HpcvlmError(
+            "option-invalid",
+            f"--force {code} {why}",
+            f"--force {' or '.join(arguable)}" if arguable else "leave --force out",
+            tuple(issue.sentence for issue in issues),
+        )
+    return tuple(issue for issue in issues if issue.code not in force)
 
 
 def _make_way(folder: Path, name: str, ctx: Context) -> None:

@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from hpcvlm.catalog.load import Layer, apply_settings, find_model
-from hpcvlm.catalog.schema import ModelSpec
+from hpcvlm.catalog.schema import ModelSpec, SnapshotSource
+from hpcvlm.catalog.variants import SEPARATOR
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.context import Context
 from hpcvlm.ops.local_engine import find_local_engine
+from hpcvlm.ops.site_files import site_texts
 from hpcvlm.plan.build import Surroundings, build_plan, check_request
 from hpcvlm.plan.engine import candidate_images
 from hpcvlm.plan.model import LaunchRequest, PlannedSnapshot, PlanResult
@@ -22,8 +24,14 @@ from hpcvlm.site.cluster import Cluster, parse_sinfo
 from hpcvlm.site.load import load_site
 from hpcvlm.site.schema import SiteSpec
 from hpcvlm.slurm import commands
-from hpcvlm.snapshots.hub import Snapshot, expected_path, find_snapshot, hub_caches
-from hpcvlm.system.files import FolderOfTexts, read_text
+from hpcvlm.snapshots.hub import (
+    Snapshot,
+    expected_path,
+    find_snapshot,
+    hub_caches,
+    snapshot_at,
+)
+from hpcvlm.system.files import FolderOfTexts
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,47}")
 _SUFFIX_ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
@@ -43,18 +51,8 @@ def model_layers(ctx: Context) -> list[Layer]:
 
 
 def site_of(ctx: Context) -> tuple[SiteSpec, dict[str, str]]:
-    """The site as its files describe it, and where each value came from."""
-    texts = []
-    for label, path in (
-        ("site", ctx.settings.site_file),
-        ("user", ctx.settings.user_config / "site.yaml"),
-    ):
-        text = read_text(path)
-        if text is not None:
-            texts.append((label, str(path), text))
-        elif path.exists():
-            raise HpcvlmError("file-unreadable", f"{path} cannot be read", f"ls -l {path}")
-    return load_site(texts)
+    """The site as its files and the environment describe it, and where each value came from."""
+    return load_site(site_texts(ctx), environment=ctx.environment)
 
 
 def prepare(request: LaunchRequest, ctx: Context, site: SiteSpec | None = None) -> PlanResult:
@@ -74,27 +72,31 @@ def prepare(request: LaunchRequest, ctx: Context, site: SiteSpec | None = None) 
     resolved = apply_settings(find_model(request.model, model_layers(ctx)), request.settings)
     spec = resolved.spec
     # What cannot be read at all is told before anybody else is asked.
-    name = _name(request, spec)
+    name = _name(request, resolved.name)
     request = _with_real_media_root(request)
     check_request(request, spec)
     executor, cluster = _executor(request, site, ctx)
     site = _with_engine(site, spec, executor, ctx)
-    snapshot, problems, heads = _snapshot(spec, site, ctx)
-    images = candidate_images(spec, site)
+    planned, problems, on_disk = _snapshot(spec, site, ctx)
+    images = candidate_images(spec, site, request.engine_version)
     found = Surroundings(
         executor=executor,
         name=name,
         folder=str(ctx.settings.jobs / name),
         cluster=cluster,
-        snapshot=snapshot,
+        snapshot=planned,
         snapshot_problems=problems,
-        attention_heads=heads,
+        attention_heads=on_disk.attention_heads if on_disk else None,
         images_on_disk=frozenset(image for image in images if Path(image).is_file()),
         cache_root=_expand(site.cache_root) or str(ctx.settings.state / "cache"),
         sources={
             **{f"site.{key}": source for key, source in site_sources.items()},
             **{f"model.{key}": source for key, source in resolved.sources.items()},
         },
+        model=resolved.name,
+        config=on_disk.config if on_disk else None,
+        weight_bytes=on_disk.weight_bytes if on_disk and not problems else None,
+        preprocessor=on_disk.preprocessor if on_disk else None,
     )
     return build_plan(request, spec, site, found)
 
@@ -161,10 +163,10 @@ def _with_engine(site: SiteSpec, spec: ModelSpec, executor: str, ctx: Context) -
     return site.model_copy(update={"image_folder": str(ctx.settings.state / "containers")})
 
 
-def _name(request: LaunchRequest, spec: ModelSpec) -> str:
+def _name(request: LaunchRequest, model: str) -> str:
     if request.name is None:
         letters = "".join(secrets.choice(_SUFFIX_ALPHABET) for _ in range(_SUFFIX_LETTERS))
-        return f"{spec.name[:40]}-{letters}".replace("_", "-")
+        return f"{model[:40]}-{letters}".replace("_", "-").replace(SEPARATOR, "-")
     if not _NAME.fullmatch(request.name):
         raise HpcvlmError(
             "name-invalid",
@@ -176,21 +178,35 @@ def _name(request: LaunchRequest, spec: ModelSpec) -> str:
 
 def _snapshot(
     spec: ModelSpec, site: SiteSpec, ctx: Context
-) -> tuple[PlannedSnapshot, tuple[str, ...], int | None]:
+) -> tuple[PlannedSnapshot, tuple[str, ...], Snapshot | None]:
     source = spec.snapshot
     caches = hub_caches(site.hub_caches, ctx.environment, bundled_hub())
+    if source.path is not None:
+        return _plain_folder(source, Path(source.path).expanduser())
     found: Snapshot | None = find_snapshot(source.repo, source.revision, caches)
     if found is not None:
         planned = PlannedSnapshot(
             found.repo, found.commit, str(found.path), str(found.repository_folder)
         )
         problems = tuple(f"{found.path}: {problem}" for problem in found.problems)
-        return planned, problems, found.attention_heads
+        return planned, problems, found
     folder, path = expected_path(source.repo, source.revision, caches[0])
     planned = PlannedSnapshot(source.repo, source.revision, str(path), str(folder))
     searched = ", ".join(str(cache) for cache in caches[:-1])
     sentence = f"{source.repo} at revision {source.revision} is in no hub cache ({searched})"
     return planned, (sentence,), None
+
+
+def _plain_folder(
+    source: SnapshotSource, folder: Path
+) -> tuple[PlannedSnapshot, tuple[str, ...], Snapshot | None]:
+    """Files that lie in no hub cache."""
+    path = str(folder.absolute())
+    planned = PlannedSnapshot(source.repo, source.revision, path, path)
+    if not folder.is_dir():
+        return planned, (f"snapshot.path: {path} is no folder here",), None
+    found = snapshot_at(folder, source.repo, source.revision)
+    return planned, tuple(f"{path}: {problem}" for problem in found.problems), found
 
 
 def _expand(path: str | None) -> str | None:

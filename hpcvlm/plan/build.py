@@ -4,34 +4,48 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import PurePosixPath
+from dataclasses import dataclass, field
 
 from hpcvlm import __version__
 from hpcvlm.catalog.schema import ModelSpec
 from hpcvlm.engines import vllm
+from hpcvlm.plan.binds import binds_of, engine_environment, path_issues
 from hpcvlm.plan.engine import choose_engine
-from hpcvlm.plan.gpus import cluster_issues, default_count, gpu_issues, parse_gpus
+from hpcvlm.plan.gpus import (
+    ChosenGpus,
+    choose_gpus,
+    cluster_issues,
+    gpu_issues,
+    only_gpu_type,
+    parse_gpus,
+    site_type,
+)
+from hpcvlm.plan.memory import (
+    estimate_options,
+    gpu_candidates,
+    memory_fit,
+    memory_issues,
+    model_shape,
+)
 from hpcvlm.plan.model import (
-    Bind,
-    GpuRequest,
     Issue,
     LaunchPlan,
     LaunchRequest,
+    MemoryFit,
     PlannedEngine,
     PlannedSnapshot,
     PlanResult,
-    SbatchOption,
 )
+from hpcvlm.plan.options import option_source, serve_options
+from hpcvlm.plan.sbatch import partition_of, required_issues, sbatch_options
+from hpcvlm.plan.sources import COMMAND_LINE, DEFAULT, Sources
 from hpcvlm.site.cluster import Cluster
 from hpcvlm.site.schema import SiteSpec
 from hpcvlm.slurm.time import format_time_limit, parse_duration
 
-# Seconds before the time limit at which Slurm warns the script; sbatch(1) says that the signal
-# may come up to 60 s early.
-WARN_BEFORE_END_S = 60
 # Slurm's own KillWait is 30 s by default (slurm.conf(5)): the script must be done before that.
 STOP_TIMEOUT_S = 20
+_MADE_UP = "made up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +63,10 @@ class Surroundings:
         images_on_disk: container images that exist, of those that the site names.
         cache_root: private folder for compile caches.
         sources: where each value came from, by dotted key.
+        model: ``name`` or ``name:variant``; the model's own name when empty.
+        config: the snapshot's config.json; None when it is not on disk.
+        weight_bytes: of the snapshot's weights on disk; None when they are not all there.
+        preprocessor: the snapshot's preprocessor_config.json; None when it has none.
     """
 
     executor: str
@@ -61,6 +79,24 @@ class Surroundings:
     images_on_disk: frozenset[str]
     cache_root: str
     sources: Mapping[str, str]
+    model: str = ""
+    config: Mapping[str, object] | None = None
+    weight_bytes: int | None = None
+    preprocessor: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What every part of the planning looks at."""
+
+    request: LaunchRequest
+    spec: ModelSpec
+    site: SiteSpec
+    found: Surroundings
+    sources: Sources
+    partition: str | None
+    gpus: ChosenGpus
+    issues: list[Issue] = field(default_factory=list)
 
 
 def check_request(request: LaunchRequest, spec: ModelSpec) -> None:
@@ -81,159 +117,279 @@ def build_plan(
     """Decide everything.
 
     Raises:
-        HpcvlmError: a value that cannot be read at all (``gpus-invalid``, ``time-invalid``) or
-            no engine that could serve the model (``engine-version``).
+        HpcvlmError: a value that cannot be read at all (``gpus-invalid``, ``time-invalid``).
     """
-    gpus = _gpus(request, spec)
-    engine, engine_issues = choose_engine(spec, site, found.images_on_disk)
-    time_limit_s, time_issues = _time_limit(request, spec, site, found.cluster)
+    sources = Sources(found.sources)
+    partition = partition_of(request, site, sources)
+    gpus = choose_gpus(request.gpus, spec, site)
+    sources.say("gpus", COMMAND_LINE if request.gpus else "model.parallelism.gpus")
+    asked = _Inputs(request, spec, site, found, sources, partition, gpus)
+    engine, engine_issues = choose_engine(spec, site, found.images_on_disk, request.engine_version)
+    time_limit_s, time_issues = _time_limit(asked)
     # What the user typed comes first, then what the cluster has, then what is on disk.
-    issues = gpu_issues(gpus, found.attention_heads or _heads(spec), found.executor)
+    issues = _unsupported(spec)
+    heads = found.attention_heads or spec.parallelism.attention_heads
+    issues += gpu_issues(gpus.asked, heads, found.executor, spec.parallelism.sizes)
     if (request.nodes or 1) > 1:
         issues.append(_one_node_only(request))
     if found.cluster is not None:
-        issues += cluster_issues(gpus, found.cluster, request.partition or site.partition)
-    issues += [*time_issues, *engine_issues, *_snapshot_issues(spec, found)]
-    plan = _assemble(request, spec, site, found, gpus, engine, time_limit_s)
-    issues += _path_issues(plan)
-    return PlanResult(plan, tuple(issues))
+        issues += cluster_issues(gpus, found.cluster, partition)
+    issues += [*time_issues, *engine_issues, *_snapshot_issues(asked)]
+    media_root = _media_root(asked)
+    options = serve_options(
+        spec,
+        media_root=media_root or f"{found.folder}/media",
+        tensor_parallel_size=max(1, gpus.asked.count),
+    )
+    memory = _memory(asked, engine, options)
+    plan = _assemble(asked, engine, time_limit_s, media_root, options)
+    if found.executor == "slurm":
+        issues += required_issues(request, site, plan.sbatch)
+    issues += _media_root_issues(asked)
+    issues += memory_issues(memory, gpus.asked.text)
+    issues += path_issues(plan)
+    return PlanResult(plan, tuple(issues), memory)
+
+
+def _memory(asked: _Inputs, engine: PlannedEngine, options: Mapping[str, object]) -> MemoryFit:
+    """Whether the model fits on what was asked for; unknown without a GPU or its type."""
+    found, gpus = asked.found, asked.gpus
+    if gpus.asked.count < 1 or engine.version.endswith("+cpu"):
+        return MemoryFit(unknown="the engine runs on CPUs")
+    name = gpus.asked.type or only_gpu_type(found.cluster, asked.partition)
+    return memory_fit(
+        asked.spec,
+        model_shape(asked.spec, found.config, found.weight_bytes, found.preprocessor),
+        gpu_candidates(name, gpus.type or site_type(name, asked.site)[1]),
+        gpus.asked.count,
+        engine.version,
+        estimate_options(options, asked.request.engine_arguments),
+    )
 
 
 def _assemble(
-    request: LaunchRequest,
-    spec: ModelSpec,
-    site: SiteSpec,
-    found: Surroundings,
-    gpus: GpuRequest,
+    asked: _Inputs,
     engine: PlannedEngine,
     time_limit_s: int,
+    media_root: str | None,
+    options: Mapping[str, object],
 ) -> LaunchPlan:
-    tensor_parallel = max(1, gpus.count)
-    asked_root = request.media_root or site.media_root
-    media_root = asked_root or f"{found.folder}/media"
+    request, spec, site, found = asked.request, asked.spec, asked.site, asked.found
+    sources, gpus = asked.sources, asked.gpus
     cache = f"{found.cache_root}/{_cache_name(engine)}"
     start_timeout_s = parse_duration(spec.start_timeout, "start_timeout")
-    payloads = f"{found.folder}/payloads"
-    arguments = vllm.serve_arguments(
-        snapshot=found.snapshot.path,
-        served_name=spec.served_name or spec.snapshot.repo,
-        tensor_parallel_size=tensor_parallel,
-        media_root=media_root,
-        limit_per_prompt=spec.multimodal.limit_per_prompt,
-        processor=spec.multimodal.processor,
-        options=spec.options,
-        extra=request.engine_arguments,
+    environment = _environment(asked, engine, cache, start_timeout_s)
+    _say_where_from(asked, options, engine)
+    sbatch = sbatch_options(
+        request,
+        site,
+        name=found.name,
+        folder=found.folder,
+        partition=asked.partition,
+        gpus=gpus,
+        time_limit_s=time_limit_s,
+        sources=sources,
     )
-    environment = {
-        **vllm.environment(
-            cache=cache,
-            payloads=payloads,
-            key_file=f"{found.folder}/key",
-            start_timeout_s=start_timeout_s,
-        ),
-        **site.environment,
-        **_engine_environment(site, engine),
-        **spec.environment,
-    }
-    partition = request.partition or site.partition
     return LaunchPlan(
         hpcvlm_version=__version__,
         name=found.name,
-        model=spec.name,
-        served_name=spec.served_name or spec.snapshot.repo,
+        model=found.model or spec.name,
+        served_name=str(options["served-model-name"]),
         vision=spec.vision,
         image_limit=spec.multimodal.limit_per_prompt.get("image"),
         executor=found.executor,
         folder=found.folder,
-        sbatch=_sbatch(request, site, found, gpus, time_limit_s),
-        partition=partition,
+        sbatch=sbatch,
+        partition=asked.partition,
         nodes=request.nodes or 1,
-        gpus=gpus,
+        gpus=gpus.asked,
         time_limit_s=time_limit_s,
         start_timeout_s=start_timeout_s,
         stop_timeout_s=STOP_TIMEOUT_S,
-        tensor_parallel_size=tensor_parallel,
+        tensor_parallel_size=max(1, gpus.asked.count),
         engine=engine,
         runtime=site.runtime if engine.image else "none",
-        gpu_flag=site.gpu_flag if engine.image and gpus.count else "",
+        gpu_flag=site.gpu_flag if engine.image and gpus.asked.count else "",
         modules=site.modules,
-        binds=_binds(site, engine, found, media_root, cache),
+        binds=binds_of(
+            site,
+            engine,
+            folder=found.folder,
+            snapshot=found.snapshot,
+            media_root=media_root or f"{found.folder}/media",
+            cache=cache,
+        ),
         snapshot=found.snapshot,
-        engine_arguments=arguments,
+        engine_arguments=vllm.serve_arguments(
+            found.snapshot.path, options, request.engine_arguments
+        ),
         environment=tuple(environment.items()),
-        listen_host="127.0.0.1" if _loopback(site, found) else "0.0.0.0",  # noqa: S104 - keyed
-        media_root=media_root,
-        media_root_is_private=asked_root is None,
+        listen_host="127.0.0.1" if _loopback(asked) else "0.0.0.0",  # noqa: S104 - keyed
+        media_root=media_root or f"{found.folder}/media",
+        media_root_is_private=media_root is None,
+        scratch_root=site.scratch_root,
         cache=cache,
         phases=vllm.PHASES,
         log_markers=vllm.LOG_MARKERS,
         port_taken_text=vllm.PORT_TAKEN,
-        sources=dict(found.sources),
+        sources=dict(sources.taken),
     )
 
 
-def _gpus(request: LaunchRequest, spec: ModelSpec) -> GpuRequest:
-    if request.gpus is not None:
-        return parse_gpus(request.gpus, spec)
-    return GpuRequest(default_count(spec, None))
+def _media_root(asked: _Inputs) -> str | None:
+    return asked.sources.first(
+        "media root",
+        (asked.request.media_root, COMMAND_LINE),
+        (asked.site.media_root, "site.media_root"),
+    )
 
 
-def _heads(spec: ModelSpec) -> int | None:
-    return spec.parallelism.attention_heads
+def _media_root_issues(asked: _Inputs) -> list[Issue]:
+    """A folder of images that the site does not allow."""
+    root, allowed = asked.request.media_root, asked.site.media_roots
+    if root is None or not allowed:
+        return []
+    if any(
+        root == place.rstrip("/") or root.startswith(place.rstrip("/") + "/") for place in allowed
+    ):
+        return []
+    return [
+        Issue(
+            "media-root-refused",
+            "--media-root",
+            f"--media-root {root} lies in none of the folders that {asked.site.name} allows",
+            f"a folder in {' or '.join(allowed)}",
+        )
+    ]
 
 
-def _loopback(site: SiteSpec, found: Surroundings) -> bool:
-    return found.executor == "local" or site.listen == "loopback"
+def _environment(
+    asked: _Inputs, engine: PlannedEngine, cache: str, start_timeout_s: int
+) -> dict[str, str]:
+    site, folder = asked.site, asked.found.folder
+    layers = {
+        "hpcvlm": vllm.environment(
+            cache=cache,
+            payloads=f"{folder}/payloads",
+            key_file=f"{folder}/key",
+            start_timeout_s=start_timeout_s,
+        ),
+        "site.proxy": _proxies(site),
+        "site.environment": site.environment,
+        "site.engines": engine_environment(site, engine),
+        "model.environment": asked.spec.environment,
+    }
+    environment: dict[str, str] = {}
+    for place, values in layers.items():
+        for name, value in values.items():
+            environment[name] = value
+            exact = f"{place}.{name}" if place.endswith("environment") else place
+            asked.sources.say(f"environment {name}", exact)
+    return environment
 
 
-def _time_limit(
-    request: LaunchRequest, spec: ModelSpec, site: SiteSpec, cluster: Cluster | None
-) -> tuple[int, list[Issue]]:
+def _proxies(site: SiteSpec) -> dict[str, str]:
+    """Both spellings: aiohttp reads the small letters, some programs only the capitals."""
+    proxy = site.proxy
+    if not proxy.http and not proxy.https and not proxy.no_proxy:
+        return {}
+    # The engine talks to itself, and the job's own checks to the engine.
+    direct = ",".join(("localhost", "127.0.0.1", *proxy.no_proxy))
+    values = {"http_proxy": proxy.http, "https_proxy": proxy.https, "no_proxy": direct}
+    return {
+        spelt: value for name, value in values.items() if value for spelt in (name, name.upper())
+    }
+
+
+def _say_where_from(asked: _Inputs, options: Mapping[str, object], engine: PlannedEngine) -> None:
+    sources, known = asked.sources, asked.sources.known
+    sources.say("model", COMMAND_LINE)
+    sources.say("endpoint", COMMAND_LINE if asked.request.name else _MADE_UP)
+    sources.say("snapshot", "model.snapshot.repo")
+    sources.say("revision", "model.snapshot.revision")
+    asked_version = asked.request.engine_version
+    sources.say("engine", COMMAND_LINE if asked_version else "site.engines")
+    sources.say("listen", "site.listen")
+    if engine.image:
+        sources.say("container", "site.engines" if asked.site.engines else "site.image_folder")
+    for name in options:
+        places = [f"model.{key}" for key in option_source(name)]
+        said = next((p for p in places if known.get(p, DEFAULT) != DEFAULT or _has(known, p)), None)
+        sources.say(f"option {name}", said or "hpcvlm")
+    sources.say("option tensor-parallel-size", "follows from the GPUs")
+    if "option allowed-local-media-path" in sources.taken:
+        sources.say("option allowed-local-media-path", "follows from the media root")
+
+
+def _has(known: Mapping[str, str], place: str) -> bool:
+    """Whether a file says something below a key, as for a mapping."""
+    return any(key.startswith(f"{place}.") for key in known)
+
+
+def _loopback(asked: _Inputs) -> bool:
+    return asked.found.executor == "local" or asked.site.listen == "loopback"
+
+
+def _time_limit(asked: _Inputs) -> tuple[int, list[Issue]]:
     """The job's time in seconds; the model's own default gives way to the partition's limit."""
-    asked = parse_duration(request.time or spec.time, "--time" if request.time else "time")
-    name = request.partition or site.partition
-    partition = cluster.partition(name) if cluster is not None else None
-    limit = partition.time_limit_s if partition is not None else None
-    if partition is None or limit is None or asked <= limit:
-        return asked, []
+    request, sources = asked.request, asked.sources
+    text = request.time or asked.spec.time
+    seconds = parse_duration(text, "--time" if request.time else "time")
+    sources.say("time", COMMAND_LINE if request.time else "model.time")
+    limit, where = _longest(asked)
+    if limit is None or seconds <= limit:
+        return seconds, []
     if request.time is None:
+        sources.say("time", where)
         return limit, []
     longest = format_time_limit(limit)
     issue = Issue(
         "time-limit",
         "--time",
-        f"--time {request.time} is longer than partition {partition.name} allows ({longest})",
+        f"--time {request.time} is longer than {where} allows ({longest})",
         f"--time {longest}, or another partition",
+        arguable=True,
     )
-    return asked, [issue]
+    return seconds, [issue]
 
 
-def _snapshot_issues(spec: ModelSpec, found: Surroundings) -> list[Issue]:
+def _longest(asked: _Inputs) -> tuple[int | None, str]:
+    """The partition's time limit in seconds, None when there is none, and whose it is."""
+    cluster = asked.found.cluster
+    partition = cluster.partition(asked.partition) if cluster is not None else None
+    name = partition.name if partition is not None else asked.partition
+    limits = [partition.time_limit_s] if partition is not None else []
+    place = asked.site.partitions.get(name or "")
+    if place is not None and place.time_limit:
+        limits.append(parse_duration(place.time_limit, "time_limit"))
+    known = [limit for limit in limits if limit is not None]
+    return min(known, default=None), f"partition {name}"
+
+
+def _snapshot_issues(asked: _Inputs) -> list[Issue]:
+    source = asked.spec.snapshot
     return [
         Issue(
             "snapshot-missing",
             "snapshot",
             problem,
-            f"hf download {spec.snapshot.repo} --revision {spec.snapshot.revision}",
+            f"hf download {source.repo} --revision {source.revision}",
         )
-        for problem in found.snapshot_problems
+        for problem in asked.found.snapshot_problems
     ]
 
 
-def _path_issues(plan: LaunchPlan) -> list[Issue]:
-    """Paths that a --bind cannot name: Apptainer splits it at colons and commas."""
-    if plan.engine.image is None:
+def _unsupported(spec: ModelSpec) -> list[Issue]:
+    if spec.unsupported is None:
         return []
-    paths = {path for bind in plan.binds for path in (bind.source, bind.target)}
+    instead = " or ".join(spec.unsupported.instead)
     return [
         Issue(
-            "path-unsafe",
-            "binds",
-            f"{path} cannot be mounted into a container: its name holds a colon or a comma",
-            "use a folder without them; HPCVLM_STATE moves hpcvlm's own",
+            "model-unsupported",
+            "MODEL",
+            f"{spec.name} cannot be served: {spec.unsupported.reason}",
+            f"hpcvlm launch {instead}" if instead else "hpcvlm models ls lists what can be",
         )
-        for path in sorted(paths)
-        if ":" in path or "," in path
     ]
 
 
@@ -251,72 +407,3 @@ def _cache_name(engine: PlannedEngine) -> str:
     identity = engine.image or "\0".join(engine.command)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     return f"{engine.name}-{engine.version}-{digest}"
-
-
-def _engine_environment(site: SiteSpec, engine: PlannedEngine) -> Mapping[str, str]:
-    for install in site.engines:
-        if install.version == engine.version and install.image == engine.image:
-            return install.environment
-    return {}
-
-
-def _binds(
-    site: SiteSpec, engine: PlannedEngine, found: Surroundings, media_root: str, cache: str
-) -> tuple[Bind, ...]:
-    """What the container sees of the host: only what this plan needs."""
-    binds = [
-        Bind(f"{found.folder}/payloads", f"{found.folder}/payloads"),
-        Bind(f"{found.folder}/key", f"{found.folder}/key"),
-        Bind(found.snapshot.repository_folder, found.snapshot.repository_folder),
-        Bind(media_root, media_root),
-        Bind(cache, cache, read_only=False),
-    ]
-    texts = list(site.binds)
-    for install in site.engines:
-        if install.version == engine.version and install.image == engine.image:
-            texts += install.binds
-    binds += [_bind(text) for text in texts]
-    return tuple(dict.fromkeys(binds))
-
-
-def _bind(text: str) -> Bind:
-    source, _, rest = text.partition(":")
-    target, _, mode = rest.partition(":")
-    return Bind(source, target or source, mode != "rw")
-
-
-def _sbatch(
-    request: LaunchRequest,
-    site: SiteSpec,
-    found: Surroundings,
-    gpus: GpuRequest,
-    time_limit_s: int,
-) -> tuple[SbatchOption, ...]:
-    folder = str(PurePosixPath(found.folder)).replace("%", "%%")
-    options = {
-        "job-name": found.name,
-        "output": f"{folder}/job.out",
-        "error": f"{folder}/job.err",
-        "open-mode": "append",
-        "time": format_time_limit(time_limit_s),
-        "signal": f"B:TERM@{WARN_BEFORE_END_S}",
-        "nodes": str(request.nodes or 1),
-    }
-    if gpus.count:
-        as_gres = site.gpu_request == "gres"
-        options["gres" if as_gres else "gpus-per-node"] = (
-            f"gpu:{gpus.text}" if as_gres else gpus.text
-        )
-        if site.cpus_per_gpu:
-            options["cpus-per-task"] = str(site.cpus_per_gpu * gpus.count)
-        if site.memory_per_gpu:
-            options["mem-per-gpu"] = site.memory_per_gpu
-    asked = {
-        "partition": request.partition or site.partition,
-        "account": request.account or site.account,
-        "qos": request.qos or site.qos,
-        "constraint": request.constraint or site.constraint,
-    }
-    options |= {key: value for key, value in asked.items() if value}
-    options |= {key: value for key, value in site.sbatch.items() if key not in options}
-    return tuple(SbatchOption(key, value) for key, value in options.items())

@@ -3,16 +3,86 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from hpcvlm.catalog.schema import ModelSpec
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.plan.model import GpuRequest, Issue
 from hpcvlm.site.cluster import Cluster, Partition, nearest_type
+from hpcvlm.site.schema import GpuType, SiteSpec
 
 # A type may begin with a digit, as 1g.5gb does.
 _GPUS = re.compile(r"(?P<count>\d+)|(?P<type>\d*[A-Za-z_][\w.-]*)(?::(?P<typed>\d+))?", re.ASCII)
 _DEFAULT = "default"
 _LIST = "sinfo -o '%P %G' lists GPUs by partition"
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenGpus:
+    """GPUs as the user says it, and as Slurm is asked for them here.
+
+    Attributes:
+        asked: with the type's name that the user typed, or the site's name for it.
+        slurm: with the type's name that Slurm knows; without one where the type is picked by a
+            node feature.
+        option: ``gpus-per-node`` or ``gres``.
+        constraint: the node feature that picks the type.
+        type: what the site file says of the type; None when it does not name it.
+    """
+
+    asked: GpuRequest
+    slurm: GpuRequest
+    option: str
+    constraint: str | None = None
+    type: GpuType | None = None
+
+    @property
+    def sbatch(self) -> tuple[str, str]:
+        """The option's name and value."""
+        text = self.slurm.text
+        return self.option, f"gpu:{text}" if self.option == "gres" else text
+
+
+def choose_gpus(text: str | None, spec: ModelSpec, site: SiteSpec) -> ChosenGpus:
+    """The GPUs of a launch.
+
+    Args:
+        text: the user's ``--gpus``; the model's default number when None.
+        spec: the model.
+        site: says what Slurm calls a type, and how it is asked for.
+
+    Raises:
+        HpcvlmError: ``gpus-invalid``.
+    """
+    asked = GpuRequest(default_count(spec, None)) if text is None else parse_gpus(text, spec)
+    name, kind = site_type(asked.type, site)
+    style = (kind.request if kind else None) or site.gpu_request
+    option = "gres" if style == "gres" else "gpus-per-node"
+    constraint = kind.constraint if kind else None
+    slurm_type = (kind.slurm_name if kind else None) or name
+    if style == "constraint" and asked.type is not None:
+        constraint, slurm_type = constraint or slurm_type, None
+    slurm = GpuRequest(asked.count, slurm_type)
+    return ChosenGpus(GpuRequest(asked.count, name), slurm, option, constraint, kind)
+
+
+def site_type(asked: str | None, site: SiteSpec) -> tuple[str | None, GpuType | None]:
+    """The site's own name of a type, and what its file says of it."""
+    if asked is None:
+        return None, None
+    word = asked.casefold()
+    for name, kind in site.gpu_types.items():
+        known = (name, kind.slurm_name or name, *kind.aliases)
+        if word in (one.casefold() for one in known):
+            return name, kind
+    return asked, None
+
+
+def only_gpu_type(cluster: Cluster | None, partition: str | None) -> str | None:
+    """The type that every GPU of a partition has; None where there are several, or no names."""
+    place = cluster.partition(partition) if cluster is not None else None
+    types = [kind for kind, _ in place.gpu_types] if place is not None else []
+    return types[0] or None if len(types) == 1 else None
 
 
 def parse_gpus(text: str, spec: ModelSpec) -> GpuRequest:
@@ -41,15 +111,24 @@ def default_count(spec: ModelSpec, gpu_type: str | None) -> int:
     return by_type.get((gpu_type or _DEFAULT).lower(), gpus.get(_DEFAULT, 1))
 
 
-def gpu_issues(gpus: GpuRequest, heads: int | None, executor: str) -> list[Issue]:
-    """What is wrong with the number of GPUs, whatever the cluster."""
+def gpu_issues(
+    gpus: GpuRequest, heads: int | None, executor: str, sizes: tuple[int, ...] = ()
+) -> list[Issue]:
+    """What is wrong with the number of GPUs, whatever the cluster.
+
+    Args:
+        gpus: GPUs per node.
+        heads: query heads of the language model; None when unknown.
+        executor: ``slurm`` or ``local``.
+        sizes: tensor parallel sizes that work; all that divide the heads when empty.
+    """
     issues = []
     if gpus.count < 1 and executor == "slurm":
         issues.append(
             Issue("gpus-invalid", "--gpus", "--gpus 0 asks for no GPU", "ask for at least 1")
         )
     if heads and gpus.count > 1 and heads % gpus.count:
-        fitting = [n for n in range(1, 17) if heads % n == 0]
+        fitting = [n for n in sizes or range(1, 17) if heads % n == 0]
         issues.append(
             Issue(
                 "tensor-parallel",
@@ -59,11 +138,21 @@ def gpu_issues(gpus: GpuRequest, heads: int | None, executor: str) -> list[Issue
                 f"ask for {_any_of(fitting)} GPUs per node",
             )
         )
+    elif sizes and gpus.count > 1 and gpus.count not in sizes:
+        issues.append(
+            Issue(
+                "tensor-parallel",
+                "--gpus",
+                f"the model cannot be spread over {gpus.count} GPUs",
+                f"ask for {_any_of(list(sizes))} GPUs per node",
+            )
+        )
     return issues
 
 
-def cluster_issues(gpus: GpuRequest, cluster: Cluster, partition: str | None) -> list[Issue]:
+def cluster_issues(chosen_gpus: ChosenGpus, cluster: Cluster, partition: str | None) -> list[Issue]:
     """What the cluster's partitions do not have."""
+    gpus = chosen_gpus.slurm
     chosen = cluster.partition(partition)
     if partition is not None and chosen is None:
         names = ", ".join(p.name for p in cluster.partitions)

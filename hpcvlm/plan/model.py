@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hpcvlm.engines.model import LogMarker
+from hpcvlm.memory.advice import Advice
+from hpcvlm.memory.estimate import MemoryEstimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,7 @@ class LaunchRequest:
     nodes: int | None = None
     executor: str | None = None
     media_root: str | None = None
+    engine_version: str | None = None
     settings: tuple[str, ...] = ()
     engine_arguments: tuple[str, ...] = ()
 
@@ -48,12 +51,14 @@ class Issue:
         field: the flag, key or file that is to blame.
         sentence: what is wrong.
         remedy: what to type or change.
+        arguable: whether a user may know better; ``--force CODE`` then lets the launch go on.
     """
 
     code: str
     field: str
     sentence: str
     remedy: str = ""
+    arguable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +141,7 @@ class LaunchPlan:
     listen_host: str
     media_root: str
     media_root_is_private: bool
+    scratch_root: str | None
     cache: str
     phases: tuple[str, ...]
     log_markers: tuple[LogMarker, ...]
@@ -144,8 +150,37 @@ class LaunchPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryFit:
+    """The memory arithmetic for every GPU that a request can mean.
+
+    Attributes:
+        estimates: smallest GPU first; several where a name such as A100 has several sizes; none
+            where the GPU or the model's shape is unknown.
+        advice: single changes that make it fit on the largest of these.
+        unknown: why there is no verdict; empty when there is one.
+    """
+
+    estimates: tuple[MemoryEstimate, ...] = ()
+    advice: tuple[Advice, ...] = ()
+    unknown: str = ""
+
+    @property
+    def fits(self) -> bool | None:
+        """False when it fits on none of the GPUs, True when on any; None when nobody can say."""
+        verdicts = {found.fits for found in self.estimates}
+        return True if True in verdicts else False if verdicts == {False} else None
+
+
+@dataclass(frozen=True, slots=True)
 class PlanResult:
-    """A plan with every issue found; a launch needs that there are none."""
+    """A plan with every issue found; a launch needs that there are none.
+
+    Attributes:
+        memory: whether the model fits.
+        notes: what was changed for the engine's version, in sentences.
+    """
 
     plan: LaunchPlan
     issues: tuple[Issue, ...]
+    memory: MemoryFit = MemoryFit()
+    notes: tuple[str, ...] = ()

@@ -96,10 +96,20 @@ def _template(text: str, compiled: BytecodeCache | None) -> Template:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 - the product is a shell script, not HTML
     )
-    environment.filters["sh"] = lambda value: shlex.quote(str(value))
+    environment.filters["sh"] = shell_word
     environment.filters["sbatch"] = sbatch_value
     environment.filters["comment"] = lambda value: " ".join(str(value).split())
     return environment.get_template(SCRIPT_NAME)
+
+
+def shell_word(value: object) -> str:
+    """A value as one word of bash, whatever it holds.
+
+    A comma needs no quotes, but in an array it looks like a slip, to ShellCheck too (SC2054).
+    """
+    text = str(value)
+    quoted = shlex.quote(text)
+    return f"'{text}'" if "," in text and quoted == text else quoted
 
 
 def sbatch_value(value: str) -> str:

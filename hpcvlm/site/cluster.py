@@ -9,12 +9,9 @@ from difflib import get_close_matches
 
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.slurm.commands import SINFO_FIELDS
+from hpcvlm.slurm.gres import gpus_of, parse_gres
 from hpcvlm.slurm.parse import refuse_failed
 from hpcvlm.slurm.time import parse_time_limit
-
-# sinfo's %G: gpu:A100:4, gpu:4, gpu:A100:4(S:0-1), gpu:1g.5gb:2(IDX:0-1), joined by commas.
-_GRES = re.compile(r"gpu(?::(?P<type>[^:,()]+))?:(?P<count>\d+)(?:\([^()]*\))?")
-UNTYPED = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +123,7 @@ def _partition(name: str, kinds: list[dict[str, str]]) -> Partition:
     """One partition from its lines, one for each kind of node."""
     gpus: dict[str, int] = {}
     for row in kinds:
-        for kind, count in _gpus(row["gres"]).items():
+        for kind, count in gpus_of(parse_gres(row["gres"])).items():
             gpus[kind] = max(count, gpus.get(kind, 0))
     return Partition(
         name=name.removesuffix("*"),
@@ -138,15 +135,6 @@ def _partition(name: str, kinds: list[dict[str, str]]) -> Partition:
         cpus=max(_number(row["cpus"]) for row in kinds),
         memory=max(_number(row["memory"]) for row in kinds),
     )
-
-
-def _gpus(gres: str) -> dict[str, int]:
-    """GPUs of one kind of node by type; a node may have several types, or one in several lots."""
-    found: dict[str, int] = {}
-    for match in _GRES.finditer(gres):
-        kind = match["type"] or UNTYPED
-        found[kind] = found.get(kind, 0) + int(match["count"])
-    return found
 
 
 def _number(text: str) -> int:

@@ -30,6 +30,49 @@ def sinfo() -> Argv:
     return ("sinfo", "--noheader", "--exact", f"--format={_SINFO_FORMAT}")
 
 
+ASSOCIATION_FIELDS = ("cluster", "account", "partition", "qos", "default_qos")
+_ASSOCIATION_FORMAT = "Cluster,Account,Partition,QOS,DefaultQOS"
+
+QOS_FIELDS = ("name", "max_time", "max_tres_per_user", "flags")
+_QOS_FORMAT = "Name,MaxWall,MaxTRESPU,Flags"
+
+
+def scontrol_config() -> Argv:
+    """The controller's configuration, one parameter a line."""
+    return ("scontrol", "show", "config")
+
+
+def scontrol_partitions() -> Argv:
+    """Every partition, hidden ones and those of other groups too, one a line."""
+    return ("scontrol", "--all", "--oneliner", "show", "partition")
+
+
+def scontrol_nodes() -> Argv:
+    """Every node with what of its GPUs is in use, one a line."""
+    return ("scontrol", "--all", "--details", "--oneliner", "show", "node")
+
+
+def sacctmgr_associations(user: str) -> Argv:
+    """What one user may submit with, on every cluster of the accounts' database."""
+    return (
+        *("sacctmgr", "--noheader", "--parsable2", "show", "associations", f"user={user}"),
+        f"format={_ASSOCIATION_FORMAT}",
+    )
+
+
+def sacctmgr_qos() -> Argv:
+    """Every QOS with the limits that may keep a job waiting."""
+    return ("sacctmgr", "--noheader", "--parsable2", "show", "qos", f"format={_QOS_FORMAT}")
+
+
+def sacctmgr_default_account(user: str) -> Argv:
+    """The account that a user's jobs get when none is named."""
+    return (
+        *("sacctmgr", "--noheader", "--parsable2", "show", "user", user),
+        "format=DefaultAccount",
+    )
+
+
 def squeue(job_ids: Sequence[str]) -> Argv:
     """These jobs, as long as Slurm's controller remembers them (MinJobAge after their end)."""
     return (*_squeue(), f"--jobs={','.join(job_ids)}")

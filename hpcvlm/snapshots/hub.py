@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
-_LENGTH_BYTES = 8
-_LARGEST_HEADER = 100_000_000  # the safetensors library refuses more
+from hpcvlm.snapshots.safetensors import cut_short
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,9 @@ class Snapshot:
         repository_folder: ``models--OWNER--NAME`` around it.
         attention_heads: query heads of the language model, None when config.json does not say.
         problems: what is missing or cut short, one sentence a file; empty when complete.
+        config: its config.json; empty when that cannot be read.
+        preprocessor: its preprocessor_config.json; empty when it has none.
+        weight_bytes: size of all its safetensors files on disk.
     """
 
     repo: str
@@ -33,6 +36,9 @@ class Snapshot:
     repository_folder: Path
     attention_heads: int | None
     problems: tuple[str, ...]
+    config: Mapping[str, object] = field(default_factory=dict)
+    preprocessor: Mapping[str, object] = field(default_factory=dict)
+    weight_bytes: int = 0
 
 
 def repository_folder_name(repo: str) -> str:
@@ -47,9 +53,25 @@ def find_snapshot(repo: str, revision: str, caches: Sequence[Path]) -> Snapshot 
         commit = _commit(folder, revision)
         path = folder / "snapshots" / commit
         if path.is_dir():
-            problems, config = _check(path)
-            return Snapshot(repo, commit, path, folder, _heads(config), tuple(problems))
+            return snapshot_at(path, repo, commit)
     return None
+
+
+def snapshot_at(path: Path, repo: str, commit: str) -> Snapshot:
+    """The snapshot in a folder: one of a hub cache, or any that holds a repository's files."""
+    problems, config = _check(path)
+    in_cache = path.parent.name == "snapshots"
+    return Snapshot(
+        repo=repo,
+        commit=commit,
+        path=path,
+        repository_folder=path.parent.parent if in_cache else path,
+        attention_heads=_heads(config),
+        problems=tuple(problems),
+        config=config,
+        preprocessor=_json(path / "preprocessor_config.json", []),
+        weight_bytes=_weight_bytes(path),
+    )
 
 
 def expected_path(repo: str, revision: str, cache: Path) -> tuple[Path, Path]:
@@ -94,9 +116,22 @@ def _check(path: Path) -> tuple[list[str], Mapping[str, object]]:
     elif not weights and not any(path.glob("*.bin")):
         problems.append("no weights: there is no .safetensors file")
     for shard in weights:
-        if shard.exists() and (problem := _cut_short(shard)):
+        if shard.exists() and (problem := cut_short(shard)):
             problems.append(f"{shard.name}: {problem}")
     return problems, config
+
+
+def _weight_bytes(path: Path) -> int:
+    """Bytes of all safetensors files; one of Mistral's own format beside others counts once.
+
+    vLLM loads ``consolidated*.safetensors`` or the others, never both
+    (vllm/model_executor/model_loader/default_loader.py).
+    """
+    sizes: dict[bool, int] = {True: 0, False: 0}
+    for shard in path.glob("*.safetensors"):
+        with suppress(OSError):
+            sizes[shard.name.startswith("consolidated")] += shard.stat().st_size
+    return sizes[False] or sizes[True]
 
 
 def _json(path: Path, problems: list[str]) -> Mapping[str, object]:
@@ -109,29 +144,6 @@ def _json(path: Path, problems: list[str]) -> Mapping[str, object]:
         problems.append(f"{path.name}: not valid JSON")
         return {}
     return data if isinstance(data, dict) else {}
-
-
-def _cut_short(shard: Path) -> str:
-    """Why a safetensors file cannot be whole; empty when its size is what its header says.
-
-    A file is an 8-byte little-endian header length, a JSON header, then the tensors; the largest
-    end offset in the header gives the size of the rest (the safetensors format description).
-    """
-    try:
-        size = shard.stat().st_size
-        with shard.open("rb") as stream:
-            length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
-            if not 0 < length <= min(size, _LARGEST_HEADER):
-                return "not a safetensors file (an unfinished download, or a Git LFS pointer)"
-            header = json.loads(stream.read(length))
-        header.pop("__metadata__", None)
-        end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
-    except OSError as error:
-        return f"not readable ({error.strerror})"
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
-        return "its header is damaged"
-    expected = _LENGTH_BYTES + length + end
-    return "" if size == expected else f"{size:,} bytes on disk, {expected:,} expected"
 
 
 def _heads(config: Mapping[str, object]) -> int | None:

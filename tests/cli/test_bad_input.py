@@ -59,7 +59,7 @@ def wrong_type(hpcvlm: Command) -> None:
 
 
 def bad_site(hpcvlm: Command) -> None:
-    hpcvlm.site("schema: 1\nruntime: docker\n")
+    hpcvlm.site("schema: 1\nruntime: shifter\n")
 
 
 def nothing(_: Command) -> None:
@@ -76,7 +76,7 @@ CASES: list[tuple[str, Callable[[Command], None], tuple[str, ...], int, tuple[st
         ("mine.yaml:4: snapshot.revison: unknown key; did you mean 'revision'?",),
     ),
     ("wrong type", wrong_type, ("mine",), 2, ("mine.yaml:4: parallelism.attention_heads",)),
-    ("bad site", bad_site, ("tiny-vlm",), 2, ("site.yaml:2: runtime", "docker")),
+    ("bad site", bad_site, ("tiny-vlm",), 2, ("site.yaml:2: runtime", "shifter")),
     ("gpus", nothing, ("tiny-vlm", "--gpus", "A100:x"), 2, ("--gpus A100:4 or --gpus 4",)),
     ("time", nothing, ("tiny-vlm", "--time", "soon"), 2, ("--time 'soon'", "2:00:00")),
     ("name", nothing, ("tiny-vlm", "--name", "A b"), 2, ("--name 'A b' is not a name",)),

@@ -86,7 +86,7 @@ CLUSTER = [
     (
         (*GPU, "--partition", "short", "--time", "2h"),
         "--time 2h is longer than partition short allows (00:30:00)",
-        "--time 00:30:00, or another partition",
+        "--time 00:30:00, or another partition; --force time-limit launches all the same",
     ),
     (("--gpus", "0"), "--gpus 0 asks for no GPU", "ask for at least 1"),
 ]

@@ -62,6 +62,14 @@ runtime: none
 engines: [{version: 0.32.0, command: [/opt/vllm/bin/vllm]}]
 """
 
+PODMAN_SITE = """
+schema: 1
+runtime: podman
+scratch_root: /scratch/$USER
+proxy: {https: 'http://proxy.example.org:3128', no_proxy: [.example.org]}
+engines: [{version: 0.33.0, image: 'docker.io/vllm/vllm-openai:v0.33.0'}]
+"""
+
 SHAPES: dict[str, tuple[str, LaunchRequest, str]] = {
     "llama-3.2-11b-vision": (
         GPU_SITE,
@@ -74,6 +82,12 @@ SHAPES: dict[str, tuple[str, LaunchRequest, str]] = {
         "slurm",
     ),
     "tiny-vlm-local": (LOCAL_SITE, LaunchRequest("tiny-vlm", gpus="0"), "local"),
+    "podman": (PODMAN_SITE, LaunchRequest("qwen2.5-vl-7b", gpus="1"), "local"),
+    "docker-rocm": (
+        "schema: 1\nruntime: docker\ngpu_flag: --rocm\n",
+        LaunchRequest("qwen2.5-vl-7b", gpus="1", engine_version="0.19.0"),
+        "local",
+    ),
     "text-only": (
         LOCAL_SITE,
         LaunchRequest("tiny-vlm", gpus="1", settings=("multimodal.limit_per_prompt.image=0",)),

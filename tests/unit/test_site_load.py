@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from hpcvlm.errors import HpcvlmError
-from hpcvlm.site.load import load_site
-from hpcvlm.site.schema import SiteSpec
+from hpcvlm.site.load import load_site, resolve_site, scalar_variables
+from hpcvlm.site.schema import GpuType, PartitionSpec, SiteSpec
 from hpcvlm.yamlfile.schema import keys_of
 
 EXAMPLE = Path(__file__).parents[2] / "configs" / "sites" / "example.yaml"
@@ -34,7 +34,9 @@ def test_no_file_at_all() -> None:
     site, sources = load_site([])
     assert site == SiteSpec()
     assert set(sources.values()) == {"default"}
-    assert sources.keys() == keys_of(SiteSpec).keys()
+    # A section has an entry for each of its keys.
+    assert list(dict.fromkeys(key.partition(".")[0] for key in sources)) == list(keys_of(SiteSpec))
+    assert "proxy.no_proxy" in sources
 
 
 def test_the_users_file_over_the_sites() -> None:
@@ -79,6 +81,98 @@ def test_a_setting_that_is_no_key() -> None:
     )
 
 
+def test_the_environment_over_the_files_and_below_the_command_line() -> None:
+    texts = [("site", "/etc/site.yaml", SITE), ("user", "~/site.yaml", USER)]
+    environment = {
+        "HPCVLM_SITE": "/etc/site.yaml",
+        "HPCVLM_SITE_ACCOUNT": "2026",
+        "HPCVLM_SITE_CPUS_PER_GPU": "8",
+        "HPCVLM_SITE_QOS": "high",
+        "HPCVLM_SITE_LISTEN": " ",
+        "HPCVLM_STATE": "/state",
+    }
+    resolved = resolve_site(texts, ["qos=low"], environment)
+    spec = resolved.spec
+    assert (spec.account, spec.cpus_per_gpu, spec.qos, spec.listen) == ("2026", 8, "low", "node")
+    assert (resolved.sources["account"], resolved.places["account"]) == (
+        "environment",
+        "HPCVLM_SITE_ACCOUNT",
+    )
+    assert (resolved.sources["qos"], resolved.places["qos"]) == ("command line", "--set qos=low")
+    assert resolved.places["environment.B"] == "~/site.yaml:3"
+    assert resolved.places["engines"] == "/etc/site.yaml:6"
+    assert "listen" not in resolved.places
+    assert resolved.sources["listen"] == "default"
+
+
+def test_null_in_the_environment_takes_a_key_away() -> None:
+    texts = [("site", "/etc/site.yaml", SITE)]
+    site, sources = load_site(texts, environment={"HPCVLM_SITE_PARTITION": "null"})
+    assert site.partition is None
+    assert sources["partition"] == "environment"
+
+
+def test_every_key_with_one_value_has_a_variable() -> None:
+    values = {"executor": "local", "gpu_request": "gres", "runtime": "docker", "gpu_flag": "--rocm",
+              "listen": "loopback", "cpus_per_gpu": "3", "memory_per_gpu": "7G",
+              "scratch_root": "$TMPDIR"}  # fmt: skip
+    variables = scalar_variables()
+    for name, (key, _) in variables.items():
+        value = values.get(key, "1.10")
+        site, sources = load_site([], environment={name: value})
+        assert str(getattr(site, key)) == value, name
+        assert sources[key] == "environment"
+    others = {"schema", "required", "gpu_types", "partitions", "sbatch", "modules", "engines",
+              "hub_caches", "media_roots", "binds", "proxy", "notify", "environment"}  # fmt: skip
+    assert {key for key, _ in variables.values()} == keys_of(SiteSpec).keys() - others
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "code", "sentence"),
+    [
+        (
+            "HPCVLM_SITE_PARTITON",
+            "gpu",
+            "setting-invalid",
+            "the environment variable HPCVLM_SITE_PARTITON is no key of a site; "
+            "did you mean 'HPCVLM_SITE_PARTITION'?",
+        ),
+        (
+            "HPCVLM_SITE_BINDS",
+            "/data",
+            "setting-invalid",
+            "the environment variable HPCVLM_SITE_BINDS cannot be used: binds is a list or "
+            "has keys",
+        ),
+        (
+            "HPCVLM_SITE_LISTEN",
+            "everywhere",
+            "file-invalid",
+            "HPCVLM_SITE_LISTEN: listen: is 'everywhere' (expected one of 'node', 'loopback')",
+        ),
+        (
+            "HPCVLM_SITE_CPUS_PER_GPU",
+            "0",
+            "file-invalid",
+            "HPCVLM_SITE_CPUS_PER_GPU: cpus_per_gpu: is 0 (expected a whole number, 1 or more)",
+        ),
+    ],
+)
+def test_a_mistake_in_the_environment_names_its_variable(
+    name: str, value: str, code: str, sentence: str
+) -> None:
+    with pytest.raises(HpcvlmError) as caught:
+        load_site([("site", "/etc/site.yaml", SITE)], environment={name: value})
+    assert (caught.value.code, caught.value.sentence) == (code, sentence)
+
+
+def test_a_variable_that_resembles_nothing_lists_them_all() -> None:
+    with pytest.raises(HpcvlmError) as caught:
+        load_site([], environment={"HPCVLM_SITE_XYZZY": "1"})
+    assert "the variables are HPCVLM_SITE_NAME, HPCVLM_SITE_EXECUTOR," in caught.value.sentence
+    assert caught.value.remedy == "unset HPCVLM_SITE_XYZZY"
+
+
 def test_the_example_has_every_key() -> None:
     text = EXAMPLE.read_text(encoding="utf-8")
     _, sources = load_site([("example", str(EXAMPLE), text)])
@@ -87,3 +181,6 @@ def test_the_example_has_every_key() -> None:
     used = {key for install in site.engines for key in ("image", "binds", "environment", "command")
             if getattr(install, key)}  # fmt: skip
     assert used == {"image", "binds", "environment", "command"}
+    for kind, sections in ((GpuType, site.gpu_types), (PartitionSpec, site.partitions)):
+        said = {key for part in sections.values() for key in keys_of(kind) if getattr(part, key)}
+        assert said == keys_of(kind).keys()

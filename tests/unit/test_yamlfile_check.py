@@ -68,8 +68,10 @@ def test_null_is_a_key_that_is_not_set() -> None:
         (
             "max-model-len: 1",
             "max-model-len: unknown key (expected one of schema, name, aliases, description,"
-            " licence, gated, snapshot, engine, parallelism, multimodal, served_name, options,"
-            " environment, start_timeout, time; an option of vllm serve belongs under 'options')",
+            " licence, gated, snapshot, architecture, parameters, active_parameters, weight_bytes,"
+            " precision, context_length, engine, parallelism, multimodal, chat, custom_code,"
+            " served_name, options, environment, start_timeout, time, config, variants,"
+            " unsupported, verified, sources; an option of vllm serve belongs under 'options')",
         ),
         (
             "engine: {preferred: 0.10}",
@@ -157,8 +159,8 @@ def test_one_problem_of_a_model_file(line: str, problem: str) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("runtime: docker", "runtime: is 'docker' (expected one of 'apptainer', 'singularity',"
-         " 'none')"),
+        ("runtime: shifter", "runtime: is 'shifter' (expected one of 'apptainer', 'singularity',"
+         " 'docker', 'podman', 'none')"),
         ("memory_per_gpu: 60 GB", "memory_per_gpu: is '60 GB' (expected a size such as 60G)"),
         ("cpus_per_gpu: '8'", "cpus_per_gpu: is '8' (expected a whole number, 1 or more)"),
         ("binds: [data]", "binds[0]: is 'data' (expected a folder as /source, /source:/target or"
@@ -238,7 +240,7 @@ def test_a_section_is_written_out_as_a_file_would_hold_it() -> None:
     spec = validate(ModelSpec, LEAST, "f.yaml")
     data = dump(spec)
     assert data["schema"] == 1
-    assert data["snapshot"] == {"repo": "a/b", "revision": "main"}
+    assert data["snapshot"] == {"repo": "a/b", "revision": "main", "path": None}
     assert data["aliases"] == []
     assert spec.model_dump() == data
     assert spec.model_copy(update={"time": "1h"}).time == "1h"

@@ -1,0 +1,1 @@
+"""Judges what was seen on a cluster: observations in, checks out. No effects in here."""
