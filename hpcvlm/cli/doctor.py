@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import textwrap
 import threading
 from collections.abc import Sequence
 from itertools import groupby
@@ -15,6 +14,7 @@ import typer
 
 from hpcvlm.cli import options
 from hpcvlm.cli.output import WIDTH, data, data_json, note, paint
+from hpcvlm.errors import HpcvlmError
 
 if TYPE_CHECKING:
     from hpcvlm.doctor.model import Check
@@ -68,8 +68,11 @@ def doctor(
         skip=tuple(skip or ()),
         queue_timeout_s=parse_duration(queue_timeout, "--queue-timeout"),
     )
-    with _Steps() as steps:
-        checks = examine(request, Context(), steps)
+    try:
+        with _Steps() as steps:
+            checks = examine(request, Context(), steps)
+    except KeyboardInterrupt:
+        raise HpcvlmError("interrupted", "interrupted; no job was submitted") from None
     if as_json:
         data_json([dataclasses.asdict(check) for check in checks])
     else:
@@ -101,6 +104,8 @@ def _lines(check: Check) -> list[str]:
 
 
 def _wrapped(text: str) -> list[str]:
+    import textwrap
+
     width = WIDTH - len(_INDENT)
     # A path is copied and pasted: it is never cut.
     lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)

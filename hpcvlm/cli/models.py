@@ -50,8 +50,8 @@ def ls(
     if not found:
         note("no model passes; hpcvlm models ls lists them all")
         return
-    header = ("NAME", "IMAGES", "PARAMS", "WEIGHTS", "CONTEXT", "ENGINE", "ON DISK", "VARIANTS")
-    data(table(header, [_row(model) for model in found]))
+    header = ("NAME", "IMAGES", "PARAMS", "WEIGHTS", "CONTEXT", "VLLM", "ON DISK", "VARIANTS")
+    data(table(header, [_row(model) for model in found], whole=(0,)))
 
 
 @app.command("show")
@@ -156,7 +156,7 @@ def _as_dict(model: CatalogModel) -> dict[str, object]:
 
 
 def _row(model: CatalogModel) -> tuple[str, ...]:
-    from hpcvlm.cli.models_show import billions, gigabytes, tokens
+    from hpcvlm.cli.models_show import billions, gigabytes, tokens, versions
 
     spec = model.resolved.spec
     return (
@@ -165,7 +165,7 @@ def _row(model: CatalogModel) -> tuple[str, ...]:
         billions(spec.parameters),
         gigabytes(spec.weight_bytes),
         tokens(spec.context_length),
-        "none" if spec.unsupported else f"{spec.engine.name} {spec.engine.versions}",
+        "none" if spec.unsupported else versions(spec.engine.versions),
         model.disk,
         " ".join(spec.variants) if model.resolved.variant is None else "",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -38,6 +39,14 @@ def tokens(count: int | None) -> str:
     return f"{count // _KIBI}k" if count % _KIBI == 0 else str(count)
 
 
+def versions(text: str) -> str:
+    """``0.9.1-0.10.2`` or ``0.11.0+`` for a plain range; any other as it is written."""
+    match = re.fullmatch(r">=([\w.]+)(?:,<=([\w.]+))?", text)
+    if match is None:
+        return text
+    return f"{match[1]}-{match[2]}" if match[2] else f"{match[1]}+"
+
+
 def as_text(model: CatalogModel, variants: Iterable[CatalogModel]) -> str:
     """All that the catalog says of a model, within `WIDTH` columns."""
     spec = model.resolved.spec
@@ -60,7 +69,7 @@ def as_text(model: CatalogModel, variants: Iterable[CatalogModel]) -> str:
     ]
     if rows:
         header = ("VARIANT", "PRECISION", "WEIGHTS", "ON DISK", "REPOSITORY")
-        lines += ["", table(header, rows)]
+        lines += ["", table(header, rows, whole=(0,))]
     if spec.sources:
         lines += ["", paint("Where the facts are from", "bold", sys.stdout)]
         for name, source in spec.sources.items():

@@ -42,13 +42,23 @@ def paint(text: str, colour: str, stream: object = None) -> str:
     return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if coloured(stream) else text
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns of text, at most `WIDTH` wide; the widest column gives way."""
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], whole: Sequence[int] = ()) -> str:
+    """Columns of text, at most `WIDTH` wide; the widest column gives way.
+
+    Args:
+        header: a word above each column.
+        rows: the cells.
+        whole: columns that are never cut, such as names that are to be typed again.
+    """
     cells = [[str(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     gaps = 2 * (len(widths) - 1)
-    while sum(widths) + gaps > WIDTH and max(widths) > 8:  # noqa: PLR2004 - still readable
-        widths[widths.index(max(widths))] -= 1
+    may_give = [i for i in range(len(widths)) if i not in whole]
+    while may_give and sum(widths) + gaps > WIDTH:
+        widest = max(may_give, key=lambda i: widths[i])
+        if widths[widest] <= 8:  # noqa: PLR2004 - still readable
+            break
+        widths[widest] -= 1
     lines = []
     for number, row in enumerate(cells):
         parts = [_fit(cell, width) for cell, width in zip(row, widths, strict=True)]

@@ -64,6 +64,8 @@ def init(
         data(str(path))
     for line in _found(draft):
         note(line)
+    if path is not None and path != default_file(ctx):
+        note(f"hpcvlm reads it once it is named: export HPCVLM_SITE={path}")
 
 
 @app.command("show")
@@ -85,7 +87,7 @@ def show(
     if as_json:
         data_json([_value_dict(one) for one in values])
         return
-    lines = [paint_bold(_row("KEY", "VALUE", "FROM")[0])]
+    lines = [_bold(_row("KEY", "VALUE", "FROM")[0])]
     for one in values:
         lines += _row(one.key, _shown(one.value), _origin(one))
     data("\n".join(lines))
@@ -109,38 +111,48 @@ def validate(
         data(f"{file}: ok")
 
 
-def paint_bold(text: str) -> str:
-    """A heading of the result."""
+def _bold(text: str) -> str:
     import sys
 
     return paint(text, "bold", sys.stdout)
 
 
 def _row(key: str, value: str, origin: str) -> list[str]:
-    """One value and its origin; whatever does not fit beside the others gets a line of its own."""
-    room = WIDTH - _KEY_WIDTH - _VALUE_WIDTH - 2
-    lines = [f"{key:<{_KEY_WIDTH}} "]
-    beside = len(key) <= _KEY_WIDTH and len(value) <= _VALUE_WIDTH
-    if beside:
-        lines[0] += f"{value:<{_VALUE_WIDTH}} "
-    else:
-        lines[0] += " " * (_VALUE_WIDTH + 1)
-    if len(key) > _KEY_WIDTH:
-        lines[0] = f"{key}  "
-        room = WIDTH - len(lines[0])
-    if len(origin) <= room:
-        lines[0] += origin
-    elif origin:
-        lines.append(f"{'':<{WIDTH - len(origin)}}{origin}" if len(origin) < WIDTH else origin)
-    if not beside:
-        lines.insert(1, f"    {value}")
-    return [line.rstrip() for line in lines]
+    """One value and its origin; what does not fit beside the others gets lines of its own."""
+    import textwrap
+
+    room = WIDTH - _KEY_WIDTH - _VALUE_WIDTH
+    fits = len(key) < _KEY_WIDTH and len(value) < _VALUE_WIDTH
+    first = f"{key:<{_KEY_WIDTH}}{value if fits else '':<{_VALUE_WIDTH}}"
+    below = (
+        []
+        if fits
+        else textwrap.wrap(
+            value,
+            WIDTH,
+            initial_indent="    ",
+            subsequent_indent="      ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
+    if len(first) == _KEY_WIDTH + _VALUE_WIDTH and len(origin) <= room:
+        return [f"{first}{origin}".rstrip(), *below]
+    return [first.rstrip(), *below, f"    {origin}"]
 
 
 def _shown(value: object) -> str:
+    """A value in one line, without the keys that nobody has set."""
     if value is None:
         return "-"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else json.dumps(_said(value), ensure_ascii=False)
+
+
+def _said(value: object) -> object:
+    if isinstance(value, dict):
+        said = {key: _said(item) for key, item in value.items()}
+        return {key: item for key, item in said.items() if item not in (None, [], {})}
+    return [_said(item) for item in value] if isinstance(value, list) else value
 
 
 def _origin(one: ShownValue) -> str:

@@ -16,11 +16,6 @@ def scontrol_ping() -> Argv:
     return ("scontrol", "ping")
 
 
-def scontrol_config() -> Argv:
-    """The controller's configuration, its version among it."""
-    return ("scontrol", "show", "config")
-
-
 def sacct_now() -> Argv:
     """The user's jobs of the last hour: whether the accounts answer at all."""
     return ("sacct", "--noheader", "--allocations", "--starttime=now-1hour", "--format=JobID")
@@ -55,7 +50,12 @@ def container(site: SiteSpec, install: EngineInstall, *, gpus: bool) -> Argv:
         mounts = tuple(word for bind in binds for word in ("--bind", bind_text(bind)))
         return (site.runtime, "exec", *flags, "--containall", "--no-home", *mounts, image)
     volumes = tuple(word for bind in binds for word in ("--volume", bind_text(bind)))
-    return (site.runtime, "run", "--rm", "--pull=never", "--entrypoint=", *volumes, image)
+    devices: Argv = ()
+    if gpus and site.gpu_flag == "--nv":
+        docker = site.runtime == "docker"
+        devices = ("--gpus", "all") if docker else ("--device", "nvidia.com/gpu=all")
+    hardening = ("--pull=never", "--read-only", "--security-opt", "label=disable")
+    return (site.runtime, "run", "--rm", *hardening, "--entrypoint=", *devices, *volumes, image)
 
 
 def bind_text(bind: str) -> str:

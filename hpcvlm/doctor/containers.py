@@ -81,10 +81,10 @@ def judge_namespaces(
         return question.ok(f"not for users ({shut}); {runtime} is installed setuid and needs none")
     remedy = f"sysctl {shut.split(' = ')[0]} (by an admin), or a setuid {runtime}"
     if "apparmor" in shut:
-        # Apptainer's packages for Ubuntu bring a profile that lifts this for it.
+        # As github.com/sylabs/singularity/pull/2853 adds for Ubuntu 24.04.
         return question.warning(
             f"{shut}: only programs with an AppArmor profile may make them",
-            f"an AppArmor profile for {runtime}; its own package for Ubuntu brings one",
+            f"if images do not start: an AppArmor profile with 'userns,' for {runtime}",
         )
     if setuid is None and runtime in _APPTAINER_LIKE:
         return question.warning(f"not for users ({shut}), and {runtime} may need them", remedy)
@@ -119,17 +119,19 @@ def judge_fuse(
         return question.skipped(f"{runtime} does not mount image files")
     if setuid:
         return question.ok(f"not needed: {runtime} is installed setuid")
-    lacking = []
     if not device:
-        lacking.append("/dev/fuse cannot be opened")
+        # Apptainer 1.4.5 then ends with "failed to open /dev/fuse" for everybody but root.
+        return question.warning(
+            "/dev/fuse cannot be opened: images may not start",
+            "ask the admins for a /dev/fuse of mode 0666, or export APPTAINER_UNSQUASH=1, which "
+            "unpacks the whole image at every start",
+        )
     if not helper:
-        lacking.append("there is no squashfuse")
-    if not lacking:
-        return question.ok(f"/dev/fuse, {helper}")
-    return question.warning(
-        f"{' and '.join(lacking)}: {runtime} unpacks the whole image at every start",
-        "ask the admins for squashfuse and a /dev/fuse of mode 0666",
-    )
+        return question.warning(
+            f"there is no squashfuse: {runtime} unpacks the whole image at every start",
+            "ask the admins for squashfuse",
+        )
+    return question.ok(f"/dev/fuse, {helper}")
 
 
 def image_question(install: EngineInstall) -> Question:

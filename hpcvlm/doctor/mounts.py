@@ -70,32 +70,35 @@ def _plain(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 
-def judge_weights_on(question: Question, fstype: str, versions: Sequence[str]) -> Check:
+def judge_weights_on(question: Question, path: str, fstype: str, versions: Sequence[str]) -> Check:
     """How weights on a file system are best read, by the versions of vLLM that are installed.
 
     Args:
         question: what is answered.
+        path: the folder that holds them.
         fstype: the file system's type, as the kernel names it.
         versions: of the site's vLLM installations.
     """
     name = _PARALLEL.get(fstype)
     if name is None:
         kind = "in memory" if fstype in _MEMORY else "as a local disk reads"
-        return question.ok(f"{fstype}: {kind}; no option is needed")
+        return question.ok(f"{path} ({fstype}): {kind}; no option is needed")
     known = sorted(version for text in versions if (version := _version(text)) is not None)
     by_itself = [v for v in known if v >= _READS_AHEAD_FROM and fstype in _READS_AHEAD_ON]
     if known and len(by_itself) == len(known):
-        return question.ok(f"{name}: vLLM 0.19 and newer reads ahead by itself when memory allows")
+        return question.ok(
+            f"{path} ({name}): vLLM 0.19 and newer reads ahead by itself when memory allows"
+        )
     others = [version for version in known if version not in by_itself]
     option = _option(max(others, default=None))
     if option is None:
         return question.warning(
-            f"{name}: vLLM {others[-1]} maps weights page by page, and has no option for that",
+            f"{path} ({name}): vLLM {others[-1]} reads page by page, and has no option for that",
             "cat SNAPSHOT/*.safetensors >/dev/null before a launch, or a vLLM of 0.10.2 or newer",
         )
     who = f"vLLM {others[-1]}" if others else "vLLM"
     return question.warning(
-        f"{name}: {who} does not read ahead by itself here, so that a start may be slow",
+        f"{path} ({name}): {who} does not read ahead by itself here, so that a start may be slow",
         f"--set options.safetensors-load-strategy={option}, or in the model's file",
     )
 

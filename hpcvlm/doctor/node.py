@@ -217,6 +217,11 @@ def _engine(seen: Seen, install: EngineInstall) -> Check:
     )
     started = next((w for w in seen.get("image", ()) if w[:1] == (install.version,)), None)
     told = next((w for w in seen.get("engine", ()) if w[:1] == (install.version,)), None)
+    if started is not None and started[1:2] == ("missing",):
+        return question.failed(
+            f"{install.image} cannot be read on the node",
+            "put it on a file system that all nodes share, or correct the site file",
+        )
     if started is not None and started[1:2] == ("late",):
         return question.unknown("there was no time left for it", "hpcvlm doctor --only node-image")
     took = ""
@@ -261,19 +266,19 @@ def _folders(seen: Seen, login: Login) -> list[Check]:
 
 def _folder(words: tuple[str, ...], login: Login) -> list[Check]:
     path, there, _, *room = words
-    question = Question(f"node-folder:{path}", PART, _tail(path))
+    question = Question(f"node-folder:{path}", PART, "folder")
     if there != "yes":
         return [question.failed(_not_there(path, there), "name a folder that all nodes share")]
     checks = [question.ok(f"{path} is there ({room[0] or 'unknown file system'})")]
     if path in login.weights and room[0]:
-        weights = Question(f"node-filesystem:{path}", PART, "weights on " + _tail(path))
-        checks.append(mounts.judge_weights_on(weights, room[0], login.versions))
+        weights = Question(f"node-filesystem:{path}", PART, "weights on")
+        checks.append(mounts.judge_weights_on(weights, path, room[0], login.versions))
     return checks
 
 
 def _engine_folder(words: tuple[str, ...]) -> Check:
     path, there, writable, *room = words
-    question = Question(f"node-writable:{path}", PART, _tail(path))
+    question = Question(f"node-writable:{path}", PART, "compile caches")
     if there != "yes":
         return question.failed(_not_there(path, there), "correct it in the site file, or mkdir it")
     if writable != "yes":
@@ -305,8 +310,3 @@ def _memlock(seen: Seen) -> Check:
         return MEMLOCK.unknown("the node did not tell ulimit -l")
     # InfiniBand registers memory, which counts as locked; one node's engine does without.
     return MEMLOCK.ok(f"ulimit -l is {size(kib * 1024)}; InfiniBand between nodes would need more")
-
-
-def _tail(path: str) -> str:
-    """The end of a path, for a narrow column."""
-    return path if len(path) <= 24 else "…" + path[-23:]  # noqa: PLR2004 - the column

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from hpcvlm.doctor.model import Answer, Check, Question
 from hpcvlm.errors import HpcvlmError
-from hpcvlm.slurm.parse import parse_sbatch_test, refuse_failed
+from hpcvlm.slurm.parse import parse_sbatch_test
+from hpcvlm.slurm.records import parse_scontrol_config
 
 PART = "Slurm"
 PROGRAMS = Question("slurm-programs", PART, "programs")
@@ -26,23 +28,14 @@ def judge_programs(missing: Sequence[str], wanted: Sequence[str]) -> Check:
     return PROGRAMS.failed(f"not on PATH: {', '.join(missing)}", _LOAD)
 
 
-def config_of(answer: Answer) -> dict[str, str]:
-    """``NAME = VALUE`` lines of ``scontrol show config``; empty when it failed."""
-    if answer.code != 0:
-        return {}
-    pairs = (line.split("=", 1) for line in answer.stdout.splitlines() if "=" in line)
-    return {name.strip(): value.strip() for name, value in pairs}
-
-
-def judge_controller(ping: Answer, config: Answer) -> Check:
-    """Whether the controller answers, and its version."""
+def judge_controller(ping: Answer, answer: Answer) -> Check:
+    """Whether the controller answers ``scontrol show config``, and its version."""
     try:
-        refuse_failed("scontrol", config.code, config.stderr)
+        config = parse_scontrol_config(answer.code, answer.stdout, answer.stderr)
     except HpcvlmError as error:
         return CONTROLLER.failed(error.sentence, error.remedy)
-    settings = config_of(config)
-    version = settings.get("SLURM_VERSION", "")
-    seen = f"Slurm {version or 'of unknown version'}, cluster {settings.get('ClusterName', '?')}"
+    version, cluster = config.get("SLURM_VERSION"), config.get("ClusterName")
+    seen = f"Slurm {version or 'of unknown version'}, cluster {cluster or 'without a name'}"
     down = [line.strip() for line in ping.stdout.splitlines() if " is DOWN" in line]
     if down:
         return CONTROLLER.warning(f"{seen}; {'; '.join(down)}", "tell the admins: scontrol ping")
@@ -54,16 +47,23 @@ def judge_controller(ping: Answer, config: Answer) -> Check:
     return CONTROLLER.ok(seen)
 
 
-def judge_accounting(config: Mapping[str, str], sacct: Answer) -> Check:
-    """Which of three supported kinds of site this is: accounts, none, or out of reach."""
-    kind = config.get("AccountingStorageType", "")
-    stored = kind.rpartition("/")[2]
-    if (kind and stored in {"none", "(null)"}) or _DISABLED in sacct.stderr.lower():
+def judge_accounting(answer: Answer, sacct: Answer) -> Check:
+    """Which of three supported kinds of site this is: accounts, none, or out of reach.
+
+    Args:
+        answer: to ``scontrol show config``.
+        sacct: what sacct said of the last hour.
+    """
+    kind = ""
+    with suppress(HpcvlmError):
+        config = parse_scontrol_config(answer.code, answer.stdout, answer.stderr)
+        kind = config.get("AccountingStorageType").rpartition("/")[2] or "none"
+    if kind == "none" or _DISABLED in sacct.stderr.lower():
         return ACCOUNTING.ok(
             "disabled on this cluster; a job's end is read from its own folder and squeue"
         )
     if sacct.code == 0:
-        return ACCOUNTING.ok(f"sacct answers ({stored})" if stored else "sacct answers")
+        return ACCOUNTING.ok(f"sacct answers ({kind})" if kind else "sacct answers")
     if sacct.missing:
         return ACCOUNTING.ok("there is no sacct here; a job's end is read from its own folder")
     return ACCOUNTING.warning(

@@ -18,7 +18,7 @@ STATE_NEEDS = 100 * MIB
 CACHE_NEEDS = 5 * GIB
 INODES_NEEDED = 10_000
 QUOTA_WARN = 0.9
-# NVIDIA's NCCL documentation, "Shared memory": a container needs --shm-size=1g.
+# docs.nvidia.com, NCCL user guide, "Shared memory": containers are to have --shm-size=1g.
 SHM_NEEDS = 1 * GIB
 # vLLM's sockets are TMPDIR/UUID (37 characters more); unix(7) ends a path at 107.
 LONGEST_TMPDIR = 107 - 37
@@ -276,7 +276,7 @@ def judge_hub(question: Question, path: str, seen: HubSeen, *, of_site: bool) ->
         first, why = seen.broken[0]
         broken = some([name for name, _ in seen.broken], 3)
         return question.warning(
-            f"{models}; {len(seen.broken)} not: {broken}; {first}: {why}{later}",
-            f"hf download {first} (HF_HUB_CACHE={path})",
+            f"{path}: {models}; {len(seen.broken)} not: {broken}; {first}: {why}{later}",
+            f"HF_HUB_CACHE={path} hf download {first}",
         )
-    return question.ok(f"{models}{later}" if seen.whole else f"{path} is empty{later}")
+    return question.ok(f"{path}: {models}{later}" if seen.whole else f"{path} is empty{later}")

@@ -109,6 +109,7 @@ def canonical(name: str) -> str:
     return head.replace("_", "-") + dot + rest
 
 
+@cache
 def flags_of(version: str) -> tuple[str, ...]:
     """The names of all flags of that release."""
     index = release(version).index

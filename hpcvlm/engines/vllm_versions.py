@@ -115,6 +115,7 @@ def still_there(spans: Sequence[Sequence[int]]) -> bool:
     return bool(spans) and spans[-1][1] == len(known_versions()) - 1
 
 
+@cache
 def _names(kind: str, version: str) -> tuple[str, ...]:
     index = release(version).index
     return tuple(name for name, spans in table("versions")[kind].items() if within(spans, index))

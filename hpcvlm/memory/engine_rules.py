@@ -27,7 +27,7 @@ class EngineRules:
         spare_block: whether that test keeps one block back, from 0.29.
         batches: batches that may be on their way, each holding tokens beyond a window: 2 from
             0.26 (VllmConfig.max_in_flight_tokens).
-        chunked_is_full: whether chunked local layers keep everything, from 0.10.1
+        chunked_is_full: whether chunked local layers keep everything: always but in 0.10.0
             (VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE).
         state_copies: states that one request holds with prefix caching: 2 from 0.15
             (MambaSpec.max_memory_usage_bytes); without it 1.
@@ -35,6 +35,8 @@ class EngineRules:
             (vllm/config/model.py, is_prefix_caching_supported).
         largest_batch: whether GPUs of 160 GiB and more have a default of their own, from 0.28.
         video_frames: most frames of a video that memory is reserved for, in Qwen2-VL's class.
+        original_len: whether LongRoPE models start with the length that they were trained with,
+            from 0.11.1 (vllm/config/model.py, _get_and_verify_max_len).
         legacy: whether the older engine (V0) serves the model: Llama 3.2 Vision up to 0.10.
     """
 
@@ -51,6 +53,7 @@ class EngineRules:
     caches_states: bool
     largest_batch: bool
     video_frames: int
+    original_len: bool
     legacy: bool = False
 
 
@@ -84,11 +87,12 @@ def rules_of(engine_version: str, shape: ModelShape | None = None) -> EngineRule
         fit_by_groups=version >= (0, 14),
         spare_block=version >= (0, 29),
         batches=2 if version >= (0, 26) else 1,
-        chunked_is_full=version >= (0, 10, 1),
+        chunked_is_full=not (0, 10) <= version < (0, 10, 1),
         state_copies=2 if version >= (0, 15) else 1,
         caches_states=version >= (0, 26),
         largest_batch=version >= (0, 28),
         video_frames=14 if version >= (0, 11) else 16,
+        original_len=version >= (0, 11, 1),
         legacy=cross and version < (0, 11),
     )
 

@@ -44,7 +44,8 @@ class EstimateOptions:
     """vLLM's options that decide memory; None for the engine's default.
 
     Attributes:
-        max_model_len: --max-model-len; the model's longest context when None.
+        max_model_len: --max-model-len; the engine's default when None, which is the model's longest
+            context but for LongRoPE.
         images: images of --limit-mm-per-prompt; None for no limit.
         videos: the same of videos; 0 where only pictures are served.
         processor: --mm-processor-kwargs.
@@ -181,7 +182,7 @@ class _Start:
     def found(self) -> MemoryEstimate:
         """All of it."""
         shape, options = self.shape, self.options
-        length = options.max_model_len or shape.max_model_len
+        length = options.max_model_len or self._default_length()
         lines = self.lines(length or 1)
         available = lines[-1].bytes
         plan = None if length is None else self.plan
@@ -283,8 +284,12 @@ class _Start:
 
     def _least_batch(self) -> int:
         """V0 without chunked prefill takes a whole prompt in one step."""
-        length = self.options.max_model_len or self.shape.max_model_len or 0
+        length = self.options.max_model_len or self._default_length() or 0
         return length if self.rules.legacy else 0
+
+    def _default_length(self) -> int | None:
+        short = self.shape.original_len if self.rules.original_len else None
+        return short or self.shape.max_model_len
 
     def _plan(self) -> KvPlan | None:
         mla = any(layer.kind is LayerKind.MLA for layer in self.shape.layers)

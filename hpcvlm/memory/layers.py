@@ -18,15 +18,43 @@ _MLA_TYPES = frozenset(
         "axk1",
         "deepseek_v2",
         "deepseek_v3",
-        "deepseek_v32",
-        "dots3_note",
-        "glm_moe_dsa",
         "glm4_moe_lite",
         "kimi_k2",
-        "kimi_linear",
-        "longcat_flash",
         "pangu_ultra_moe",
         "deepseek_mtp",
+    }
+)
+# Types whose layers keep something that the keys read here do not tell: an indexer's cache, two
+# attentions in a layer, states of another make, heads that differ from layer to layer.
+_NOT_UNDERSTOOD = frozenset(
+    {
+        "bailing_hybrid",
+        "bamba",
+        "deepseek_v32",
+        "deepseek_v4",
+        "dots3_note",
+        "falcon_h1",
+        "falcon_mamba",
+        "glm5_next",
+        "glm5_next_text",
+        "glm_moe_dsa",
+        "granitemoehybrid",
+        "jamba",
+        "kimi_linear",
+        "longcat_flash",
+        "mamba",
+        "mamba2",
+        "mimo_v2_flash",
+        "minimax_m1",
+        "minimax_text_01",
+        "minimax_m3",
+        "minimax_m3_vl",
+        "nemotron-nas",
+        "phi4flash",
+        "plamo2",
+        "qwen4_exp",
+        "step3p5",
+        "zamba2",
     }
 )
 _WINDOWS = {"sliding_attention", "sliding", "local", "local_sliding"}
@@ -44,43 +72,53 @@ def read_layers(text: Part, architecture: str | None) -> tuple[Layers, ...]:
     Returns:
         Nothing at all when a number that decides is missing: a part would look like the whole.
     """
+    if not _understood(text):
+        return ()
     kinds = _kinds(text)
     heads = text.needed("num_attention_heads")
     if kinds is None or heads is None:
         return ()
     if _is_mla(text, architecture):
         return _mla(text, len(kinds))
-    kv_heads = text.number("num_key_value_heads", "num_kv_heads", "n_head_kv") or heads
     head_dim = _head_dim(text, heads)
     if head_dim is None:
         return ()
-    found = []
-    for kind, count in Counter(kinds).items():
-        if kind is LayerKind.STATE:
-            state = _state(text)
-            if state is None:
-                return ()
-            found.append(Layers(kind=kind, count=count, state=state))
-            continue
-        keys, width = _of_kind(text, kind, kv_heads, head_dim)
-        window = None
-        if kind is LayerKind.SLIDING:
-            window = _window(text) or text.needed("sliding_window")
-        elif kind is LayerKind.CHUNKED:
-            window = text.needed("attention_chunk_size")
-        if window is None and kind in {LayerKind.SLIDING, LayerKind.CHUNKED}:
-            return ()
-        found.append(
-            Layers(
-                kind=kind,
-                count=count,
-                kv_heads=keys,
-                head_dim=width,
-                head_dim_v=text.number("v_head_dim") or width,
-                window=window,
-            )
-        )
-    return tuple(found)
+    kv_heads = text.number("num_key_value_heads", "num_kv_heads", "n_head_kv") or heads
+    found = [
+        _layers(text, kind, count, kv_heads, head_dim) for kind, count in Counter(kinds).items()
+    ]
+    known = tuple(one for one in found if one is not None)
+    return known if len(known) == len(found) else ()
+
+
+def _understood(text: Part) -> bool:
+    types = {text.type, str(text.above)} & _NOT_UNDERSTOOD
+    if types:
+        text.missing.append(f"layers of {', '.join(sorted(types))}")
+    return not types
+
+
+def _layers(text: Part, kind: LayerKind, count: int, kv_heads: int, head_dim: int) -> Layers | None:
+    """All layers of one kind, or None where a number that decides is missing."""
+    if kind is LayerKind.STATE:
+        state = _state(text)
+        return None if state is None else Layers(kind=kind, count=count, state=state)
+    window = None
+    if kind is LayerKind.SLIDING:
+        window = _window(text) or text.needed("sliding_window")
+    elif kind is LayerKind.CHUNKED:
+        window = text.needed("attention_chunk_size")
+    if window is None and kind in {LayerKind.SLIDING, LayerKind.CHUNKED}:
+        return None
+    keys, width = _of_kind(text, kind, kv_heads, head_dim)
+    return Layers(
+        kind=kind,
+        count=count,
+        kv_heads=keys,
+        head_dim=width,
+        head_dim_v=text.number("v_head_dim") or width,
+        window=window,
+    )
 
 
 def _kinds(text: Part) -> list[LayerKind] | None:
@@ -112,7 +150,7 @@ def _named(text: Part, words: list[str]) -> list[LayerKind] | None:
             kinds.append(LayerKind.CHUNKED)
         elif word in _STATES:
             kinds.append(LayerKind.STATE)
-        elif word in {"full_attention", "attention", "hybrid", "global"}:
+        elif word in {"full_attention", "attention", "global"}:
             kinds.append(LayerKind.FULL)
         else:
             text.missing.append(f"meaning of layer type {word!r}")
@@ -191,7 +229,7 @@ def _head_dim(text: Part, heads: int) -> int | None:
     own = text.data.get("head_dim")
     if isinstance(own, int) and own > 0:
         return own
-    default = text.defaults.get("head_dim")
+    default = None if "head_dim" in text.data else text.defaults.get("head_dim")
     if isinstance(default, int):
         return default
     hidden = text.needed("hidden_size")

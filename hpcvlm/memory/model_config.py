@@ -67,6 +67,7 @@ def read_model(
         kv_heads=text.number("num_key_value_heads") or heads,
         vocabulary=text.number("vocab_size") or Part("", config).number("vocab_size"),
         max_model_len=_length(config, text),
+        original_len=_original(config, text),
         multimodal=multimodal,
         vision=vision,
         images=rule,
@@ -116,6 +117,13 @@ def _length(config: Mapping[str, object], text: Part) -> int | None:
     if kind in _SCALED_ROPE or "mrope_section" in rope or not isinstance(factor, (int, float)):
         return found
     return int(found * factor)
+
+
+def _original(config: Mapping[str, object], text: Part) -> int | None:
+    rope = text.data.get("rope_scaling") or text.data.get("rope_parameters")
+    if not isinstance(rope, dict) or (rope.get("rope_type") or rope.get("type")) != "longrope":
+        return None
+    return Part("", config).number("original_max_position_embeddings")
 
 
 def _vision(config: Mapping[str, object], missing: list[str]) -> VisionShape | None:

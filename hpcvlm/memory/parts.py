@@ -19,12 +19,14 @@ class Part:
         data: what stands there.
         defaults: what its class knows.
         missing: filled with the keys that were asked for and are nowhere.
+        above: `model_type` of the whole config.
     """
 
     name: str
     data: Mapping[str, object]
     defaults: Mapping[str, object] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    above: object = None
 
     @property
     def type(self) -> str:
@@ -33,12 +35,15 @@ class Part:
         return found if isinstance(found, str) else ""
 
     def get(self, *keys: str) -> object:
-        """The first of these keys that has a value, then that of the defaults."""
-        for source in (self.data, self.defaults):
-            for key in keys:
-                if source.get(key) is not None:
-                    return source[key]
-        return None
+        """The first of these keys that has a value, then that of the defaults.
+
+        A key that stands there as null has no default: so DeepSeek-VL2's small models say that
+        they have no compressed vectors.
+        """
+        found = next((self.data[key] for key in keys if self.data.get(key) is not None), None)
+        if found is not None or any(key in self.data for key in keys):
+            return found
+        return next((self.defaults[key] for key in keys if key in self.defaults), None)
 
     def number(self, *keys: str) -> int | None:
         """A whole number, or None; of a list the largest (some classes have one per layer)."""
@@ -85,11 +90,11 @@ def text_part(config: Mapping[str, object], missing: list[str]) -> Part:
         found = top.get(key)
         if isinstance(found, dict):
             own = found.get("model_type") or TEXT_OF.get(str(kind), "")
-            return Part(key, found, TEXT.get(str(own), {}), missing)
+            return Part(key, found, TEXT.get(str(own), {}), missing, kind)
     own = TEXT_OF.get(str(kind), str(kind))
     # A model with pictures whose section was left out altogether is not its class's default.
     known = "hidden_size" in top
-    return Part("", top, TEXT.get(own, {}) if known else {}, missing)
+    return Part("", top, TEXT.get(own, {}) if known else {}, missing, kind)
 
 
 def vision_part(config: Mapping[str, object], missing: list[str]) -> Part | None:

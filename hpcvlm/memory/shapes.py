@@ -156,6 +156,8 @@ class ModelShape:
         intermediate: width of the feed-forward part that one token goes through, over all
             experts that it visits.
         max_model_len: longest context that the model was made for, in tokens.
+        original_len: the shorter one that LongRoPE models were trained with, which newer engines
+            take when nothing is asked for.
         images: how a picture becomes tokens.
         multimodal: whether the model takes pictures.
         unknown: keys of the config that were missing, or parts of it that are not understood.
@@ -173,6 +175,7 @@ class ModelShape:
     kv_heads: int | None = None
     vocabulary: int | None = None
     max_model_len: int | None = None
+    original_len: int | None = None
     multimodal: bool = False
     vision: VisionShape | None = None
     images: ImageRule | None = None

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from hpcvlm.doctor import site as judge_site
-from hpcvlm.doctor.job import parse_gpus
+from hpcvlm.doctor.job import gpus_of
 from hpcvlm.doctor.model import Answer, Check, Status
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.context import Context
@@ -59,7 +59,7 @@ def examine(
     """
     _refuse_unknown(request)
     if request.gpus is not None:
-        parse_gpus(request.gpus)
+        gpus_of(request.gpus, SiteSpec())
     look, file_check = _look(request, ctx, on_step)
     checks = look_at_slurm(look)
     checks += [file_check, *look_at_site_in_slurm(look), look_at_engines(look)]

@@ -18,6 +18,7 @@ from hpcvlm.ops.doctor_containers import installs_of
 from hpcvlm.ops.doctor_job import Watched, remove, run_job
 from hpcvlm.ops.doctor_look import FOLDER_TIMEOUT_S, Look, within
 from hpcvlm.ops.doctor_storage import cache_root, weight_folders
+from hpcvlm.plan.gpus import ChosenGpus
 from hpcvlm.resources import data_root
 from hpcvlm.submit.record import JobRecord
 from hpcvlm.system.files import read_tail
@@ -32,14 +33,14 @@ def look_on_node(look: Look) -> list[Check]:
     Raises:
         HpcvlmError: ``interrupted``; the job is cancelled then.
     """
-    gpus = _gpus(look)
+    gpus = job.gpus_of(_gpus(look), look.site)
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(look.ctx.clock.now()))
     folder = look.ctx.settings.state / "doctor" / f"{stamp}-{secrets.token_hex(3)}"
     token = secrets.token_hex(16)
     look.on_step("submitting the node part")
     try:
         script = _script(look, folder, gpus)
-        record, watched = run_job(look, folder, script, token, gpus.count)
+        record, watched = run_job(look, folder, script, token, gpus.slurm.count)
     except HpcvlmError as error:
         if error.code == "interrupted":
             raise
@@ -61,13 +62,13 @@ def look_on_node(look: Look) -> list[Check]:
     return checks
 
 
-def _login(look: Look, gpus: job.GpuAsk, token: str, watched: Watched) -> node.Login:
+def _login(look: Look, gpus: ChosenGpus, token: str, watched: Watched) -> node.Login:
     installs = installs_of(look)
     return node.Login(
         site=look.site,
         token=token,
-        gpus=gpus.count,
-        gpu_type=job.user_type(look.site, gpus.type),
+        gpus=gpus.slurm.count,
+        gpu_type=None if gpus.type is None else (gpus.asked.type or "", gpus.type),
         installs=installs,
         versions=[install.version for install in installs],
         weights=[str(path) for path in weight_folders(look)],
@@ -79,36 +80,37 @@ def _partition(look: Look) -> str | None:
     return look.request.partition or look.site.partition
 
 
-def _gpus(look: Look) -> job.GpuAsk:
+def _gpus(look: Look) -> str:
     """As asked for; else one, where there are any."""
     if look.request.gpus is not None:
-        return job.parse_gpus(look.request.gpus)
+        return look.request.gpus
     if look.executor == "local":
         path = look.ctx.environment.get("PATH")
-        return job.GpuAsk(1 if shutil.which("nvidia-smi", path=path) else 0)
+        return "1" if shutil.which("nvidia-smi", path=path) else "0"
     if look.cluster is None:
-        return job.GpuAsk(1)
+        return "1"
     chosen = look.cluster.partition(_partition(look))
-    return job.GpuAsk(1 if chosen is None or chosen.gpu_types else 0)
+    return "1" if chosen is None or chosen.gpu_types else "0"
 
 
-def _script(look: Look, folder: Path, gpus: job.GpuAsk) -> str:
+def _script(look: Look, folder: Path, gpus: ChosenGpus) -> str:
     partition, account = _partition(look), look.request.account
     installs = installs_of(look)
     weights = [str(path) for path in weight_folders(look) if _is_named(look, path)]
     images = [str(Path(i.image).parent) for i in installs if i.image and "/" in i.image]
-    scratch = [look.site.scratch_root] if look.site.scratch_root else []
     template = data_root() / "templates" / "sbatch" / "doctor_node.sh"
     return job.node_script(
         template.read_text(encoding="utf-8"),
-        job.job_options(look.site, partition, gpus, job.NODE_MINUTES, account),
+        job.job_options(
+            look.site, partition, gpus, job.NODE_MINUTES, folder=str(folder), account=account
+        ),
         folder=str(folder),
         site=look.site,
         installs=installs,
-        gpus=gpus.count,
+        gpus=gpus.slurm.count,
         url=look.request.url,
         folders=list(dict.fromkeys([*weights, *images])),
-        engine_folders=[str(cache_root(look)), *scratch],
+        cache=str(cache_root(look)),
     )
 
 

@@ -15,7 +15,7 @@ from hpcvlm.doctor.model import Answer, Check
 from hpcvlm.ops.doctor_look import FOLDER_TIMEOUT_S, Look, ask, within
 from hpcvlm.site.cluster import Cluster
 from hpcvlm.site.schema import SiteSpec
-from hpcvlm.slurm.commands import clean_environment, sbatch_test
+from hpcvlm.slurm.commands import clean_environment, sbatch_test, scontrol_config
 
 _TEST_TIMEOUT_S = 30.0
 _TEST_MINUTES = 1
@@ -35,7 +35,7 @@ def look_at_slurm(look: Look) -> list[Check]:
     config = Answer(0)
     if look.wants("slurm", "accounting"):
         look.on_step("asking Slurm's controller")
-        config = ask(look.ctx, commands.scontrol_config(), slurm=True)
+        config = ask(look.ctx, scontrol_config(), slurm=True)
     if look.wants("slurm"):
         ping = ask(look.ctx, commands.scontrol_ping(), slurm=True)
         checks.append(slurm.judge_controller(ping, config))
@@ -44,7 +44,7 @@ def look_at_slurm(look: Look) -> list[Check]:
     if look.wants("accounting"):
         look.on_step("asking Slurm's accounts")
         sacct = ask(look.ctx, commands.sacct_now(), slurm=True)
-        checks.append(slurm.judge_accounting(slurm.config_of(config), sacct))
+        checks.append(slurm.judge_accounting(config, sacct))
     return checks
 
 
@@ -59,15 +59,22 @@ def _gpu_jobs(look: Look) -> list[Check]:
     ]
     trials, silent = [], False
     for part in wanted:
-        gpus = job.first_gpu(cluster, part.name)
-        options = job.job_options(site, part.name, gpus, _TEST_MINUTES, look.request.account)
+        gpus = job.gpus_of(job.first_gpu(cluster, part.name), site)
+        options = job.job_options(
+            site,
+            part.name,
+            gpus,
+            _TEST_MINUTES,
+            folder=str(look.ctx.settings.state),
+            account=look.request.account,
+        )
         answer = None
-        if gpus.count and part.available:
+        if gpus.slurm.count and part.available:
             look.on_step(f"asking Slurm about a job in partition {part.name}")
             answer = Answer(124) if silent else _test(look, options)
             silent = silent or answer.timed_out
         known = part.default or part.name == site.partition or part.name in site.partitions
-        words = job.gpu_words(options)
+        words = job.asked_words(options, gpus)
         trials.append(slurm.PartitionTrial(part.name, words, known, part.available, answer))
     return slurm.judge_gpu_jobs(trials)
 

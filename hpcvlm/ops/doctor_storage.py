@@ -172,7 +172,7 @@ def _weights(look: Look) -> list[Check]:
             resolved = within(FOLDER_TIMEOUT_S, partial(_resolved, folder))
             mount = mounts.mount_of(resolved, _mounts()) if resolved else None
             checks.append(
-                mounts.judge_weights_on(kind, mount.type, versions)
+                mounts.judge_weights_on(kind, path, mount.type, versions)
                 if mount is not None
                 else kind.unknown(f"{path}: no mount covers it")
             )

@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from hpcvlm import __version__
 from hpcvlm.catalog.schema import ModelSpec
 from hpcvlm.engines import vllm
-from hpcvlm.plan.binds import binds_of, engine_environment, path_issues
+from hpcvlm.memory.gpus import GpuSpec
+from hpcvlm.plan.binds import binds_of, path_issues
 from hpcvlm.plan.engine import choose_engine
+from hpcvlm.plan.engine_fit import fit_to_engine, gpu_age_issues
+from hpcvlm.plan.environment import engine_variables, start_timeout_s
 from hpcvlm.plan.gpus import (
     ChosenGpus,
     choose_gpus,
@@ -141,14 +144,35 @@ def build_plan(
         media_root=media_root or f"{found.folder}/media",
         tensor_parallel_size=max(1, gpus.asked.count),
     )
-    memory = _memory(asked, engine, options)
-    plan = _assemble(asked, engine, time_limit_s, media_root, options)
+    cache = f"{found.cache_root}/{_cache_name(engine)}"
+    environment = engine_variables(
+        spec, site, engine, folder=found.folder, cache=cache, sources=sources
+    )
+    fit = fit_to_engine(
+        spec, engine.version, options, request.engine_arguments, environment, found.config
+    )
+    memory = _memory(asked, engine, fit.options)
+    environment = {
+        name: value
+        for name, value in {**environment, **fit.environment}.items()
+        if name not in fit.unset
+    }
+    plan = _assemble(asked, engine, time_limit_s, media_root, cache, dict(fit.options), environment)
+    issues += fit.issues
+    issues += gpu_age_issues(_gpu_specs(asked), engine.version)
     if found.executor == "slurm":
         issues += required_issues(request, site, plan.sbatch)
     issues += _media_root_issues(asked)
     issues += memory_issues(memory, gpus.asked.text)
     issues += path_issues(plan)
-    return PlanResult(plan, tuple(issues), memory)
+    return PlanResult(plan, tuple(issues), memory, fit.notes)
+
+
+def _gpu_specs(asked: _Inputs) -> tuple[GpuSpec, ...]:
+    """The GPUs that the request can mean, smallest first; none where that is unknown."""
+    gpus = asked.gpus
+    name = gpus.asked.type or only_gpu_type(asked.found.cluster, asked.partition)
+    return gpu_candidates(name, gpus.type or site_type(name, asked.site)[1])
 
 
 def _memory(asked: _Inputs, engine: PlannedEngine, options: Mapping[str, object]) -> MemoryFit:
@@ -156,11 +180,10 @@ def _memory(asked: _Inputs, engine: PlannedEngine, options: Mapping[str, object]
     found, gpus = asked.found, asked.gpus
     if gpus.asked.count < 1 or engine.version.endswith("+cpu"):
         return MemoryFit(unknown="the engine runs on CPUs")
-    name = gpus.asked.type or only_gpu_type(found.cluster, asked.partition)
     return memory_fit(
         asked.spec,
         model_shape(asked.spec, found.config, found.weight_bytes, found.preprocessor),
-        gpu_candidates(name, gpus.type or site_type(name, asked.site)[1]),
+        _gpu_specs(asked),
         gpus.asked.count,
         engine.version,
         estimate_options(options, asked.request.engine_arguments),
@@ -172,13 +195,12 @@ def _assemble(
     engine: PlannedEngine,
     time_limit_s: int,
     media_root: str | None,
+    cache: str,
     options: Mapping[str, object],
+    environment: Mapping[str, str],
 ) -> LaunchPlan:
     request, spec, site, found = asked.request, asked.spec, asked.site, asked.found
     sources, gpus = asked.sources, asked.gpus
-    cache = f"{found.cache_root}/{_cache_name(engine)}"
-    start_timeout_s = parse_duration(spec.start_timeout, "start_timeout")
-    environment = _environment(asked, engine, cache, start_timeout_s)
     _say_where_from(asked, options, engine)
     sbatch = sbatch_options(
         request,
@@ -204,7 +226,7 @@ def _assemble(
         nodes=request.nodes or 1,
         gpus=gpus.asked,
         time_limit_s=time_limit_s,
-        start_timeout_s=start_timeout_s,
+        start_timeout_s=start_timeout_s(spec),
         stop_timeout_s=STOP_TIMEOUT_S,
         tensor_parallel_size=max(1, gpus.asked.count),
         engine=engine,
@@ -261,44 +283,6 @@ def _media_root_issues(asked: _Inputs) -> list[Issue]:
             f"a folder in {' or '.join(allowed)}",
         )
     ]
-
-
-def _environment(
-    asked: _Inputs, engine: PlannedEngine, cache: str, start_timeout_s: int
-) -> dict[str, str]:
-    site, folder = asked.site, asked.found.folder
-    layers = {
-        "hpcvlm": vllm.environment(
-            cache=cache,
-            payloads=f"{folder}/payloads",
-            key_file=f"{folder}/key",
-            start_timeout_s=start_timeout_s,
-        ),
-        "site.proxy": _proxies(site),
-        "site.environment": site.environment,
-        "site.engines": engine_environment(site, engine),
-        "model.environment": asked.spec.environment,
-    }
-    environment: dict[str, str] = {}
-    for place, values in layers.items():
-        for name, value in values.items():
-            environment[name] = value
-            exact = f"{place}.{name}" if place.endswith("environment") else place
-            asked.sources.say(f"environment {name}", exact)
-    return environment
-
-
-def _proxies(site: SiteSpec) -> dict[str, str]:
-    """Both spellings: aiohttp reads the small letters, some programs only the capitals."""
-    proxy = site.proxy
-    if not proxy.http and not proxy.https and not proxy.no_proxy:
-        return {}
-    # The engine talks to itself, and the job's own checks to the engine.
-    direct = ",".join(("localhost", "127.0.0.1", *proxy.no_proxy))
-    values = {"http_proxy": proxy.http, "https_proxy": proxy.https, "no_proxy": direct}
-    return {
-        spelt: value for name, value in values.items() if value for spelt in (name, name.upper())
-    }
 
 
 def _say_where_from(asked: _Inputs, options: Mapping[str, object], engine: PlannedEngine) -> None:

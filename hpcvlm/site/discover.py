@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hpcvlm.site.access import allowed_accounts, allowed_qos, no_access
 from hpcvlm.site.cluster import Partition
 from hpcvlm.site.facts import Answers, GpuFacts, PartitionFacts, SiteFacts
-from hpcvlm.site.gpu_names import feature_for, read_name, site_names
+from hpcvlm.site.gpu_names import feature_for, read_name, site_names, size_feature
 from hpcvlm.site.notes import partition_notes, site_notes
 from hpcvlm.slurm.accounts import Association
 from hpcvlm.slurm.gres import UNTYPED
@@ -104,17 +104,19 @@ def _gpu_types(view: _View) -> dict[str, GpuFacts]:
     for word in [*typed, *dict.fromkeys(features)]:
         by_feature = word not in typed
         told = read_name(word)
-        count = sum(
-            (view.features(node) == word) if by_feature else (word in node.gpus)
+        with_it = [
+            node
             for node in everywhere.values()
-        )
+            if (view.features(node) == word if by_feature else word in node.gpus)
+        ]
         found[word] = GpuFacts(
             name=names[word],
             slurm_name=None if by_feature else word,
             hardware=told.hardware,
             memory=told.memory,
             constraint=word if by_feature else None,
-            nodes=count if view.nodes is not None else None,
+            hint=size_feature(node.features for node in with_it) if told.memory is None else None,
+            nodes=len(with_it) if view.nodes is not None else None,
         )
     return found
 

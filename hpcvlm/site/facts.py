@@ -76,6 +76,7 @@ class GpuFacts:
         name: for users to type.
         slurm_name: None where Slurm has no type for it and a node feature picks it.
         memory: such as ``80G``, only where a name says it.
+        hint: a node feature such as ``80gb``, which may mean the memory.
         nodes: how many nodes have it; None when nodes were not shown.
     """
 
@@ -84,6 +85,7 @@ class GpuFacts:
     hardware: str | None = None
     memory: str | None = None
     constraint: str | None = None
+    hint: str | None = None
     nodes: int | None = None
 
 

@@ -21,6 +21,7 @@ _PRODUCTS = (
 _PRODUCT = re.compile(rf"(?<![a-z0-9])({'|'.join(_PRODUCTS)})(?![a-z0-9])")
 _SLICE = re.compile(r"(?<![a-z0-9])(\d{1,2}g\.(\d{1,3})gb)(?![a-z0-9])")
 _MEMORY = re.compile(r"(?<![a-z0-9.])(\d{1,3})gb?(?![a-z0-9.])")
+_SIZE_ALONE = re.compile(r"\d{1,3}gb")
 _VENDOR = re.compile(r"^(?:nvidia|tesla|amd|instinct)[_-]")
 # How the driver writes words that are not all capitals.
 _WORDS = {
@@ -85,6 +86,18 @@ def feature_for(features: Iterable[str]) -> str | None:
     """The feature that names a node's GPUs: the plainest of those that say a product."""
     told = [feature for feature in features if read_name(feature).product]
     return min(told, key=lambda feature: (len(feature), feature)) if told else None
+
+
+def size_feature(nodes: Iterable[Iterable[str]]) -> str | None:
+    """The feature that is nothing but a size, such as ``40gb``, and the same on all nodes.
+
+    Sites mean the GPUs' memory by it, or the node's own; so it is a hint, and no fact.
+    """
+    sizes = [
+        {name for name in features if _SIZE_ALONE.fullmatch(name.lower())} for features in nodes
+    ]
+    same = set.intersection(*sizes) if sizes else set()
+    return same.pop() if len(same) == 1 else None
 
 
 def _short(kind: str) -> str:

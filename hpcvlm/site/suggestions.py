@@ -10,9 +10,18 @@ _PREFERRED = ("apptainer", "singularity", "podman", "docker")
 
 
 def chosen_runtime(machine: Machine) -> str | None:
-    """The container runtime to use: Apptainer before the others; None where none was found."""
+    """The container runtime on PATH to use: Apptainer before the others; None without one."""
     names = [runtime.name for runtime in machine.runtimes]
     return next((name for name in _PREFERRED if name in names), None)
+
+
+def offered_runtime(machine: Machine) -> tuple[str, str] | None:
+    """A runtime that only a module has: its name and the module, the last one listed."""
+    for name in _PREFERRED:
+        modules = [module for module in machine.runtime_modules if name in module.lower()]
+        if modules:
+            return name, modules[-1]
+    return None
 
 
 def suggestions(machine: Machine) -> list[str]:
@@ -31,8 +40,9 @@ def missing(facts: SiteFacts) -> tuple[str, ...]:
     machine = facts.machine
     wanted = []
     if chosen_runtime(machine) is None:
-        offered = f"; modules has {machine.runtime_modules[-1]}" if machine.runtime_modules else ""
-        wanted.append(f"runtime: no container runtime is on PATH{offered}")
+        offer = offered_runtime(machine)
+        told = f"; the module {offer[1]} is taken for it" if offer else ""
+        wanted.append(f"runtime: no container runtime is on PATH{told}")
     if not machine.images:
         wanted.append("image_folder or engines: no vllm-VERSION.sif was found")
     if not machine.hub_caches:
@@ -53,14 +63,15 @@ def _runtime(machine: Machine) -> list[str]:
     told = ", ".join(found) or "none"
     lines = [f"# Container runtimes on this machine's PATH: {told}."]
     chosen = chosen_runtime(machine)
-    lines.append(f"runtime: {chosen}" if chosen else "# runtime: apptainer")
+    offer = None if chosen else offered_runtime(machine)
+    name = chosen or (offer[0] if offer else None)
+    lines.append(f"runtime: {name}" if name else "# runtime: apptainer")
     lines += ["# gpu_flag: --nv    # --rocm for AMD GPUs"]
     if machine.runtime_modules:
         offered = ", ".join(_clean(name) for name in machine.runtime_modules)
         lines.append(f"# {machine.module_system} offers: {offered}")
-        if chosen is None:
-            lines += ["modules:", f"  - {json.dumps(machine.runtime_modules[-1])}", ""]
-            return lines
+        if offer is not None:
+            return [*lines, "modules:", f"  - {json.dumps(offer[1])}", ""]
     elif machine.module_system:
         lines.append(f"# {machine.module_system} is here; modules that a job must load first:")
     return [*lines, "# modules: [apptainer]", ""]

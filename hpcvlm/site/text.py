@@ -126,8 +126,12 @@ def _gpu_type(kind: GpuFacts, request: str) -> list[str]:
         lines.append(f"    constraint: {scalar(kind.constraint)}")
     if kind.hardware:
         lines.append(f"    hardware: {scalar(kind.hardware)}")
-    lines.append(f"    memory: {kind.memory}" if kind.memory else "    # memory: 80G")
-    return lines
+    if kind.memory:
+        return [*lines, f"    memory: {kind.memory}"]
+    if kind.hint:
+        lines += comment(f"the nodes have the feature {kind.hint}; if it means the GPU:", "    ")
+    size = f"{kind.hint[:-2]}G" if kind.hint else "SIZE"
+    return [*lines, f"    # memory: {size}"]
 
 
 def _partitions_lines(facts: SiteFacts) -> list[str]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 UNTYPED = ""
 # gpu:4, gpu:A100:4(S:0-1), gpu:1g.5gb:2(IDX:0-1), gpu:no_consume:4, craynetwork:4K. A name begins
 # the text or follows a comma; what stands in parentheses may have commas of its own.
+_COUNT = r"\d+[KMGTP]?(?=[,(\s]|$)"
 _GRES = re.compile(
-    r"(?:^|,)\s*(?P<name>[A-Za-z_][\w-]*)(?::(?P<type>[^:,()]*[^\d:,()][^:,()]*))?"
-    r"(?::(?P<count>\d+)(?P<unit>[KMGTP]?))?(?:\([^()]*\))?(?=,|\s|$)"
+    rf"(?:^|,)\s*(?P<name>[A-Za-z_][\w-]*)(?::(?!{_COUNT})(?P<type>[^:,()]+))?"
+    rf"(?::(?P<count>{_COUNT}))?(?:\([^()]*\))?(?=,|\s|$)"
 )
 _NO_CONSUME = "no_consume"
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
@@ -38,8 +39,8 @@ def parse_gres(text: str) -> tuple[Gres, ...]:
     found = []
     for match in _GRES.finditer(text.strip()):
         kind = match["type"] or UNTYPED
-        count = int(match["count"] or 1) * _UNITS[match["unit"] or ""]
-        found.append(Gres(match["name"], UNTYPED if kind == _NO_CONSUME else kind, count))
+        kind = UNTYPED if kind == _NO_CONSUME else kind
+        found.append(Gres(match["name"], kind, _number(match["count"] or "1")))
     return tuple(found)
 
 
@@ -50,3 +51,9 @@ def gpus_of(gres: tuple[Gres, ...]) -> dict[str, int]:
         if one.name == "gpu":
             found[one.type] = found.get(one.type, 0) + one.count
     return found
+
+
+def _number(text: str) -> int:
+    """``4`` or ``4K``."""
+    digits = text.rstrip("KMGTP")
+    return int(digits) * _UNITS[text.removeprefix(digits)]

@@ -26,19 +26,16 @@ _SOURCE = re.compile(r"^vllm-(?P<version>\d+(?:\.\d+)+)\.tar\.gz$")
 _WHEEL = re.compile(r"^vllm-(?P<version>\d+(?:\.\d+)+)-.*manylinux.*_x86_64\.whl$")
 _KEPT = re.compile(
     r"""^(?:
-        vllm/(?:config|engine|entrypoints|reasoning|tool_parsers|utils|parser|v1/attention
-            |model_executor/models)(?:/|\.py$|_)
-        .*\.py$
-      | vllm/(?:config|utils|envs)\.py$
-      | vllm/[^/]+\.py$
-      | vllm/(?:platforms|transformers_utils|attention|lora|usage|plugins|renderers)/.*\.py$
-      | vllm/v1/(?:metrics|executor|sample|core|engine|spec_decode|kv_offload)/.*\.py$
-      | vllm/model_executor/(?:layers/quantization|model_loader|warmup)/(?:[^/]+)\.py$
-      | vllm/(?:multimodal|distributed|logging_utils|tokenizers)/.*\.py$
-      | recipes/models/.*\.yaml$
-    )""",
+        vllm/[^/]+\.py
+      | vllm/(?:attention|config|engine|entrypoints|platforms|reasoning|renderers|tool_parsers
+          |transformers_utils|utils|model_executor/models|v1/attention)/.*\.py
+      | vllm/model_executor/(?:layers/quantization|model_loader)/__init__\.py
+      | recipes/models/.*\.yaml
+    )$""",
     re.VERBOSE,
 )
+# In the names of cached folders, so that none is taken that was unpacked by another pattern.
+_LAYOUT = hashlib.sha256(_KEPT.pattern.encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +117,9 @@ def _matching(page: str, links: list[str], pattern: re.Pattern[str]) -> Iterator
 def unpacked(archive: Archive, cache: Path) -> Path:
     """The folder with the kept members of one archive; fetched and checked if it is not there.
 
-    The archive itself is not kept: the folder's name holds the sha256 that it was checked
-    against.
+    The archive itself is not kept: the folder's name holds the sha256 that it was checked against.
     """
-    folder = cache / f"{archive.version}-{archive.sha256[:16]}"
+    folder = cache / f"{archive.version}-{archive.sha256[:16]}-{_LAYOUT}"
     if folder.is_dir():
         return folder
     partial = folder.with_suffix(".partial")

@@ -189,9 +189,9 @@ def _server_sizes(body: list[ast.stmt]) -> dict[str, object]:
             case ast.Constant(value=value):
                 found[flag] = value
             case ast.Dict(keys=keys, values=values):
-                for key, value in zip(keys, values, strict=True):
-                    if call_name(key) == "OPENAI_API_SERVER":  # type: ignore[arg-type]
-                        found[flag] = ast.literal_eval(value)
+                for key, size in zip(keys, values, strict=True):
+                    if key and call_name(key) == "OPENAI_API_SERVER":
+                        found[flag] = ast.literal_eval(size)
             case _:
                 pass
     return found

@@ -7,6 +7,7 @@ becomes `Unknown`, never a guess.
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -81,8 +82,10 @@ class Release:
             return Place(module, node) if node is not None else None
         original = next(a.name for a in node.names if (a.asname or a.name) == name)
         source = _absolute(node, module, is_package=self._is_package(module))
-        if not source.startswith("vllm"):
+        if source.partition(".")[0] != "vllm":
             return None
+        if self.path(source) is None:
+            sys.exit(f"{self.folder}: {source}, imported by {module}, is not among the kept files")
         return self.find(source, original)
 
     def _is_package(self, module: str) -> bool:

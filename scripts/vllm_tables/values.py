@@ -41,11 +41,11 @@ def value_of(release: Release, module: str, node: ast.AST | None) -> object:  # 
             flat = [item for pair in pairs for item in pair]
             return {str(k): v for k, v in pairs} if _all_known(flat) else Unknown(ast.unparse(node))
         case ast.UnaryOp(op=ast.USub(), operand=operand):
-            value = value_of(release, module, operand)
-            return -value if isinstance(value, (int, float)) else Unknown(ast.unparse(node))
+            number = value_of(release, module, operand)
+            return -number if isinstance(number, (int, float)) else Unknown(ast.unparse(node))
         case ast.UnaryOp(op=ast.Not(), operand=operand):
-            value = value_of(release, module, operand)
-            return not value if isinstance(value, bool) else Unknown(ast.unparse(node))
+            truth = value_of(release, module, operand)
+            return not truth if isinstance(truth, bool) else Unknown(ast.unparse(node))
         case ast.BinOp(left=left, op=operator, right=right):
             return _arithmetic(
                 value_of(release, module, left),

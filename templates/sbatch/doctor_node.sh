@@ -7,7 +7,8 @@ set -u -o pipefail
 umask 077
 
 declare folder runtime gpus url           # the job folder; the site's runtime; GPUs asked for; what to fetch
-declare -a modules folders engine_folders # to load; to look for; where compile caches and scratch go
+declare -a modules folders engine_folders # to load; to look for; where compile caches go
+scratch_root=${scratch_root-}             # where temporary files go at this site
 seen=$folder/seen.tsv
 image_deadline=140 # seconds from the start, after which no further image is tried
 
@@ -122,9 +123,13 @@ container() {
     done <<<"$said"
 }
 
-try_image() { # NAME PYTHON COMMAND...: starts it, then asks the engine in it for its version
-    local name=$1 python=$2 begun ended
-    shift 2
+try_image() { # NAME PYTHON IMAGE COMMAND...: starts it, then asks the engine in it for its version
+    local name=$1 python=$2 image=$3 begun ended
+    shift 3
+    if [[ $image == /* && ! -r $image ]]; then
+        say image "$name" missing
+        return
+    fi
     if ((SECONDS > image_deadline)); then
         say image "$name" late
         return
@@ -211,8 +216,14 @@ main() {
     memory
     step 'looking at folders'
     look_at shm /dev/shm look
-    look_at scratch "${TMPDIR:-/tmp}" write
-    say scratch-from "${TMPDIR:+TMPDIR}"
+    # As a job does: the site's own folder first, made if it is missing.
+    if [[ -n $scratch_root ]] && mkdir -p -- "$scratch_root" 2>/dev/null; then
+        say scratch-from scratch_root
+        look_at scratch "$scratch_root" write
+    else
+        say scratch-from "${TMPDIR:+TMPDIR}"
+        look_at scratch "${TMPDIR:-/tmp}" write
+    fi
     for path in ${folders[@]+"${folders[@]}"}; do look_at folder "$path" look; done
     for path in ${engine_folders[@]+"${engine_folders[@]}"}; do
         # A job makes what is missing of it.

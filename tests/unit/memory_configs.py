@@ -98,6 +98,8 @@ PHI_35_VISION: Config = {
     "num_key_value_heads": 32,
     "vocab_size": 32064,
     "max_position_embeddings": 131072,
+    "original_max_position_embeddings": 4096,
+    "rope_scaling": {"type": "longrope", "long_factor": [1.0], "short_factor": [1.0]},
     "sliding_window": 262144,
 }
 GLM_41V_9B: Config = {

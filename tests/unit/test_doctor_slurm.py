@@ -105,8 +105,9 @@ def test_programs() -> None:
         ("accounting_storage/slurmdbd", Answer(0, "1\n"), Status.OK, "sacct answers (slurmdbd)"),
         ("accounting_storage/none", Answer(0), Status.OK, "disabled"),
         ("(null)", Answer(1), Status.OK, "disabled"),
-        ("", Answer(1, "", "Slurm accounting storage is disabled\n"), Status.OK, "disabled"),
-        ("", Answer(127), Status.OK, "there is no sacct"),
+        (None, Answer(1, "", "Slurm accounting storage is disabled\n"), Status.OK, "disabled"),
+        (None, Answer(0, "1\n"), Status.OK, "sacct answers"),
+        (None, Answer(127), Status.OK, "there is no sacct"),
         (
             "accounting_storage/slurmdbd",
             Answer(1, "", "sacct: error: Problem talking to the database: Connection refused\n"),
@@ -116,8 +117,10 @@ def test_programs() -> None:
         ("accounting_storage/slurmdbd", Answer(124), Status.WARNING, "exit code 124"),
     ],
 )
-def test_accounting(kind: str, sacct: Answer, status: Status, words: str) -> None:
-    check = slurm.judge_accounting({"AccountingStorageType": kind}, sacct)
+def test_accounting(kind: str | None, sacct: Answer, status: Status, words: str) -> None:
+    config = CONFIG.replace("accounting_storage/slurmdbd", kind or "")
+    answer = Answer(1, "", "no answer") if kind is None else Answer(0, config)
+    check = slurm.judge_accounting(answer, sacct)
     assert check.status is status
     assert words in check.evidence
 
@@ -177,10 +180,15 @@ def test_partitions_that_cannot_be_asked() -> None:
 def test_a_job_asks_as_the_site_file_says(
     text: str, partition: str, expected: dict[str, str | None]
 ) -> None:
-    gpus = job.first_gpu(cluster(), partition)
-    options = job.job_options(site(text), partition, gpus, 1)
+    spec = site(text)
+    gpus = job.gpus_of(job.first_gpu(cluster(), partition), spec)
+    options = job.job_options(spec, partition, gpus, 1, folder="/s")
     assert {key: options.get(key) for key in expected} == expected
-    assert options["time"] == "1"
+    assert options["time"] == "00:01:00"
+    words = job.asked_words(options, gpus)
+    assert all(f"--{key}=" in words for key in ("account", "qos") if key in options)
+    assert ("gpu" in words) == (partition != "cpu")
+    assert "mail-type" not in options
     lines = job.trial_script(options).splitlines()
     assert lines[0] == "#!/bin/bash"
     assert all(line.startswith("#SBATCH --") for line in lines[1:-1])
@@ -189,7 +197,7 @@ def test_a_job_asks_as_the_site_file_says(
 def test_a_type_may_be_named_as_users_type_it() -> None:
     spec = site("gpu_types: {A100: {slurm_name: nvidia_a100, aliases: [a100], request: gres}}")
     for typed in ("A100", "a100", "nvidia_a100"):
-        options = job.job_options(spec, None, job.parse_gpus(f"{typed}:2"), 5)
+        options = job.job_options(spec, None, job.gpus_of(f"{typed}:2", spec), 5, folder="/s")
         assert options["gres"] == "gpu:nvidia_a100:2"
 
 
@@ -197,13 +205,14 @@ def test_a_type_may_be_named_as_users_type_it() -> None:
     ("text", "count", "kind"), [("2", 2, None), ("A100", 1, "A100"), ("1g.10gb:3", 3, "1g.10gb")]
 )
 def test_gpus_as_typed(text: str, count: int, kind: str | None) -> None:
-    assert job.parse_gpus(text) == job.GpuAsk(count, kind)
+    gpus = job.gpus_of(text, site(""))
+    assert (gpus.slurm.count, gpus.slurm.type) == (count, kind)
 
 
 @pytest.mark.parametrize("text", ["", "A100:", "A100:x", "-1:-1"])
 def test_gpus_that_are_none(text: str) -> None:
     with pytest.raises(HpcvlmError) as caught:
-        job.parse_gpus(text)
+        job.gpus_of(text, site(""))
     assert caught.value.code == "gpus-invalid"
 
 

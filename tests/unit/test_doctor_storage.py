@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hpcvlm.doctor import mounts, storage
 from hpcvlm.doctor.model import Answer, Question, Status, matches, one_line, size
@@ -59,7 +61,7 @@ def test_the_longest_mount_that_covers_a_path(path: str, expected: str) -> None:
     ],
 )
 def test_how_weights_are_read(fstype: str, versions: list[str], status: Status, words: str) -> None:
-    check = mounts.judge_weights_on(Q, fstype, versions)
+    check = mounts.judge_weights_on(Q, "/hub", fstype, versions)
     assert check.status is status
     assert words in check.evidence + check.remedy
 
@@ -162,6 +164,16 @@ def test_quota_lines() -> None:
     [free] = storage.parse_quota(NO_LIMIT)
     assert (free.limit, free.files_limit) == (None, None)
     assert storage.parse_quota("Disk quotas for user root (uid 0): none\n") == []
+
+
+@given(st.text(alphabet="/:* -d0123456789a\n", max_size=80))
+def test_whatever_quota_prints_is_read(text: str) -> None:
+    assert storage.judge_quota(Q, "/home", [("quota", Answer(0, text))], None).evidence
+
+
+@given(st.text(max_size=80))
+def test_whatever_mountinfo_holds_is_read(text: str) -> None:
+    mounts.mount_of("/a", mounts.parse_mountinfo(text + "\n27 1 254:0 / / rw - ext4 /dev/vda rw"))
 
 
 @pytest.mark.parametrize(

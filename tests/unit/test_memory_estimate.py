@@ -86,6 +86,14 @@ def test_the_lines_add_up_to_what_vllm_asks_for() -> None:
     assert found.concurrency == pytest.approx(found.kv_tokens / 32768, rel=1e-3)
 
 
+def test_longrope_starts_with_its_trained_length() -> None:
+    phi = read_model(configs.PHI_35_VISION, 8_300_000_000)
+    gpu = _gpu("A100-40")
+    lengths = [estimate(phi, gpu, 1, version).max_model_len for version in ("0.11.0", "0.11.1")]
+    assert lengths == [131072, 4096]
+    assert estimate(phi, gpu, 1, "0.32.0").largest_max_model_len != 4096
+
+
 def test_a_given_cache_is_not_measured() -> None:
     options = EstimateOptions(max_model_len=8192, kv_cache_memory_bytes=GIB)
     found = estimate(LLAMA_8B, _gpu("H100-80"), 1, "0.28.0", options)

@@ -78,6 +78,48 @@ def test_llava_next_takes_the_largest_grid() -> None:
     assert most_tokens(_rule(config)).tokens == 576 + 48 * 48 + 48
 
 
+def test_idefics3_counts_whole_tiles() -> None:
+    """As transformers' own processor counts, with longest edges 1456 and 364."""
+    config = {
+        "model_type": "idefics3",
+        "scale_factor": 2,
+        "text_config": {"model_type": "llama"},
+        "vision_config": {"model_type": "idefics3_vision", "image_size": 364, "patch_size": 14},
+    }
+    preprocessor = {"size": {"longest_edge": 1456}, "max_image_size": {"longest_edge": 364}}
+    rule = _rule(config, preprocessor)
+    assert tokens_of(rule, 1591, 2841).tokens == 13 * 169
+    assert tokens_of(rule, 2787, 318).tokens == 5 * 169
+    assert most_tokens(rule).tokens == 17 * 169
+    assert read_model(config).images is None
+
+
+def test_llava_onevision_shrinks_what_is_more_than_nine_tiles() -> None:
+    points = [[384 * rows, 384 * columns] for rows in range(1, 7) for columns in range(1, 7)]
+    config = {
+        "model_type": "llava_onevision",
+        "image_grid_pinpoints": points,
+        "vision_config": {
+            "model_type": "siglip_vision_model",
+            "image_size": 384,
+            "patch_size": 14,
+        },
+    }
+    rule = _rule(config)
+    assert tokens_of(rule, 384, 384).tokens == 729 + 27 * 27 + 27
+    assert tokens_of(rule, 2304, 2304).tokens == 729 + 81 * 81 + 81
+
+
+def test_mistral3_merges_patches_in_fours() -> None:
+    config = {
+        "model_type": "mistral3",
+        "spatial_merge_size": 2,
+        "vision_config": {"model_type": "pixtral", "image_size": 1540, "patch_size": 14},
+    }
+    assert most_tokens(_rule(config)) == ImageTokens(55 * 55, 4 * 55 * 55)
+    assert tokens_of(_rule(config), 280, 140).tokens == 50
+
+
 def test_gemma3_pan_and_scan_adds_four_crops() -> None:
     rule = _rule(configs.GEMMA3_27B)
     assert most_tokens(rule, {"do_pan_and_scan": True}).tokens == 5 * 256

@@ -140,6 +140,20 @@ def test_what_is_missing_is_named_and_not_guessed() -> None:
     assert "meaning of layer type 'x'" in read_model(odd).unknown
 
 
+def test_layers_that_keep_something_else_are_not_taken_for_what_they_are_not() -> None:
+    text = {**configs.KIMI_VL_A3B["text_config"], "model_type": "kimi_linear"}
+    shape = read_model({"model_type": "kimi_k3", "text_config": text})
+    assert shape.layers == ()
+    assert "layers of kimi_linear" in shape.unknown
+
+
+def test_null_says_that_there_are_no_compressed_vectors() -> None:
+    text = {**configs.KIMI_VL_A3B["text_config"], "model_type": "deepseek_v2"}
+    config = {"model_type": "deepseek_vl_v2", "language_config": {**text, "kv_lora_rank": None}}
+    assert _kinds(config) == {LayerKind.FULL: 27}
+    assert _kinds({**config, "language_config": text}) == {LayerKind.MLA: 27}
+
+
 def test_a_kind_of_picture_that_is_not_known_is_named() -> None:
     config = {**configs.LLAMA31_8B, "model_type": "new_vl", "vision_config": {}}
     assert "tokens of a picture" in read_model(config).unknown
