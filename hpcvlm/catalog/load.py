@@ -149,9 +149,7 @@ def find_model(name: str, layers: Sequence[Layer]) -> Resolved:
     model, variant = split_name(name.casefold())
     stem = stems.get(model)
     if stem is None:
-        typed, _ = split_name(name)
-        stem, of_alias = _by_alias(typed, files, stems.values())
-        variant = variant or of_alias
+        stem, variant = _by_alias(name, files, stems.values())
     return _resolve(stem, files, variant)
 
 
@@ -240,19 +238,23 @@ def _made(merged: Merged, layer: str, variant: str | None = None) -> Resolved:
 
 def _by_alias(name: str, files: _Files, stems: Iterable[str]) -> tuple[str, str | None]:
     """The model that has the name among its aliases, or as its repository, and the variant."""
-    word = name.casefold()
     stems = sorted(stems)
+    # An alias may hold a colon, as Ollama's names do; else what follows it is a variant.
+    words = dict.fromkeys((name.casefold(), split_name(name.casefold())[0]))
     # A file that does not hold the word need not be parsed, unless no file holds it.
-    names, shown, _ = _names(files, [stem for stem in stems if _holds(stem, files, word)])
+    names, shown, _ = _names(files, [stem for stem in stems if _holds(stem, files, min(words))])
     broken: list[str] = []
-    if word not in names:
+    if not words.keys() & names:
         names, shown, broken = _names(files, stems)
+    word = next((one for one in words if one in names), split_name(name.casefold())[0])
     found = names.get(word, set())
     if len(found) == 1:
-        return next(iter(found))
+        stem, variant = next(iter(found))
+        return stem, split_name(name.casefold().removeprefix(word))[1] or variant
     if found:
         remedy = f"name one of them: {', '.join(sorted(full_name(*one) for one in found))}"
         raise HpcvlmError("model-ambiguous", f"{name!r} names {len(found)} models", remedy)
+    name = split_name(name)[0]
     shown |= {stem.casefold(): stem for stem in stems}
     near = get_close_matches(word, shown, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(shown[word] for word in near)}?" if near else ""

@@ -321,7 +321,9 @@ class ModelSpec(Section):
     )
     options: dict[OptionName, OptionValue] = field(
         default_factory=dict,
-        metadata=about("`vllm serve` options, without the leading dashes"),
+        metadata=about(
+            "`vllm serve` options, without the leading dashes; {snapshot} is the snapshot's folder"
+        ),
     )
     environment: dict[VariableName, str] = field(
         default_factory=dict, metadata=about("environment of the engine")

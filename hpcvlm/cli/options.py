@@ -33,7 +33,11 @@ EngineVersion = Annotated[
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the model's file; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set a key of the model's file, or site.KEY of the site's; repeatable.",
+    ),
 ]
 EngineArgs = Annotated[
     list[str] | None,

@@ -145,6 +145,7 @@ class ImageSeen:
 
     Attributes:
         problem: why it could not be read, in the system's words; empty when it could.
+        missing: whether the problem is that there is none.
         size: bytes.
         is_sif: whether it is a SIF file.
         is_folder: whether it is a sandbox folder.
@@ -153,6 +154,7 @@ class ImageSeen:
     """
 
     problem: str = ""
+    missing: bool = False
     size: int = 0
     is_sif: bool = False
     is_folder: bool = False
@@ -169,7 +171,9 @@ def judge_image(install: EngineInstall, runtime: str, seen: ImageSeen) -> Check:
     build = f"apptainer build --build-arg VERSION={install.version} {image} "
     build += "containers/apptainer.def"
     if seen.problem:
-        return question.failed(f"{image}: {seen.problem}", build)
+        # An image that is there and closed needs other rights, not another build.
+        remedy = build if seen.missing else f"ls -l {image}"
+        return question.failed(f"{image}: {seen.problem}", remedy)
     if runtime in _APPTAINER_LIKE and not (seen.is_sif or seen.is_folder):
         return question.failed(f"{image} is not a SIF file", build)
     if seen.labels is not None and seen.labels.code != 0 and not seen.labels.missing:

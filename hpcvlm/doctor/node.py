@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpcvlm.doctor import containers, gpu, mounts, storage
 from hpcvlm.doctor.model import Answer, Check, Question, size
@@ -29,6 +29,7 @@ SHM = Question("node-shm", PART, "shared memory")
 SCRATCH = Question("node-scratch", PART, "scratch")
 
 SLOW_SHARING_S = 5.0
+_NOT_FOUND, _TIMED_OUT = "127", "124"  # as timeout(1) and a shell give them
 _HUGE = 1 << 58  # a cgroup without a limit shows about 2^63
 
 
@@ -163,7 +164,7 @@ def _gpus(seen: Seen, login: Login) -> list[Check]:
     if login.site.gpu_flag == "--rocm":
         return [question.skipped("only nvidia-smi is asked") for question in (GPUS, DRIVER)]
     code, said = code_and_words(seen, "nvidia-smi")
-    if code == Answer(127).code:
+    if code == int(_NOT_FOUND):
         return [
             GPUS.failed(
                 "there is no nvidia-smi on the node", "tell the admins, or try --partition"
@@ -212,37 +213,39 @@ def _containers(seen: Seen, login: Login) -> list[Check]:
 
 
 def _engine(seen: Seen, install: EngineInstall) -> Check:
+    """Whether one engine starts on the node, and its version."""
     question = Question(
         f"node-image:{install.version}", PART, f"{install.name} {install.version} starts"
     )
-    started = next((w for w in seen.get("image", ()) if w[:1] == (install.version,)), None)
-    told = next((w for w in seen.get("engine", ()) if w[:1] == (install.version,)), None)
-    if started is not None and started[1:2] == ("missing",):
+    _, code, begun, ended, said, _ = padded(_line_of(seen, "image", install))
+    if code == "missing":
         return question.failed(
             f"{install.image} cannot be read on the node",
             "put it on a file system that all nodes share, or correct the site file",
         )
-    if started is not None and started[1:2] == ("late",):
+    if code == "late":
         return question.unknown("there was no time left for it", "hpcvlm doctor --only node-image")
+    if code not in {"", "0"}:
+        said = "no answer within 90 s" if code == _TIMED_OUT else said or f"exit code {code}"
+        return question.failed(
+            f"{install.image} does not start: {said}",
+            "the checks of runtime, user namespaces and FUSE above may tell why",
+        )
+    times = number(begun), number(ended)
     took = ""
-    if started is not None and len(started) > 4:  # noqa: PLR2004 - name code begun ended said
-        code = int(number(started[1]) or 0)
-        if code != 0:
-            said = "no answer within 90 s" if code == Answer(124).code else started[4]
-            return question.failed(
-                f"{install.image} does not start: {said or f'exit code {code}'}",
-                "the checks of runtime, user namespaces and FUSE above may tell why",
-            )
-        begun, ended = number(started[2]) or 0.0, number(started[3]) or 0.0
-        took = f"started in {ended - begun:.1f} s; "
-    if told is None:
+    if times[0] is not None and times[1] is not None:
+        took = f"started in {times[1] - times[0]:.1f} s; "
+    _, code, told, *_ = padded(_line_of(seen, "engine", install))
+    if not code:
         return question.unknown(f"{took}it was not asked for its version")
-    code = int(number(told[1]) or 0)
-    answer = Answer(code, told[2] if code == 0 else "", "" if code == 0 else told[2])
+    answer = Answer(0, told) if code == "0" else Answer(1, "", told)
     check = containers.judge_version(question, install, answer)
-    return Check(
-        check.id, check.part, check.title, check.status, took + check.evidence, check.remedy
-    )
+    return replace(check, evidence=took + check.evidence)
+
+
+def _line_of(seen: Seen, key: str, install: EngineInstall) -> tuple[str, ...]:
+    lines = seen.get(key, ())
+    return next((words for words in lines if words[:1] == (install.version,)), ())
 
 
 def _folders(seen: Seen, login: Login) -> list[Check]:

@@ -13,10 +13,10 @@ Seen = Mapping[str, Sequence[tuple[str, ...]]]
 def parse_seen(text: str) -> dict[str, list[tuple[str, ...]]]:
     """Observations by key; a last line that is not complete is left out."""
     seen: dict[str, list[tuple[str, ...]]] = {}
-    for line in text.splitlines(keepends=True):
-        if line.endswith("\n"):
-            key, *words = line[:-1].split("\t")
-            seen.setdefault(key, []).append(tuple(words))
+    *lines, _ = text.split("\n")
+    for line in lines:
+        key, *words = line.split("\t")
+        seen.setdefault(key, []).append(tuple(words))
     return seen
 
 

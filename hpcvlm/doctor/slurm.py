@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from hpcvlm.doctor.model import Answer, Check, Question
 from hpcvlm.errors import HpcvlmError
+from hpcvlm.site.cluster import parse_sinfo
 from hpcvlm.slurm.parse import parse_sbatch_test
 from hpcvlm.slurm.records import parse_scontrol_config
 
@@ -129,6 +130,11 @@ def _foreseen(sentence: str) -> str:
     return f"would start at {match[1]} on {match[2]}" if match else sentence
 
 
-def skip_gpu_jobs(why: str) -> Check:
-    """In place of all partitions, when Slurm does not tell them."""
-    return Question("gpu-job", PART, "1 GPU").skipped(why)
+def no_partitions(sinfo: Answer) -> Check:
+    """In place of all partitions, when sinfo does not tell them; a launch asks it first."""
+    question = Question("gpu-job", PART, "partitions")
+    try:
+        parse_sinfo(sinfo.code, sinfo.stdout, sinfo.stderr)
+    except HpcvlmError as error:
+        return question.failed(error.sentence, error.remedy or "run sinfo by hand")
+    return question.failed("sinfo shows no partition", "run sinfo by hand")

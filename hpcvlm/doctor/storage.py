@@ -26,6 +26,7 @@ LONGEST_TMPDIR = 107 - 37
 CLOCK_WARN_S = 5.0
 CLOCK_FAIL_S = 300.0
 _PRIVATE = 0o700
+_CLOSED = "no file can be written there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ def judge_writable(question: Question, path: str, seen: FolderSeen, variable: st
 
 def judge_space(question: Question, path: str, seen: FolderSeen, needs: int) -> Check:
     """Whether there is room, and room for files; thresholds are part of the answer."""
+    if seen.problem:
+        return question.skipped(_CLOSED)
     if seen.free is None:
         return question.unknown(f"{path}: the file system does not say how much is free")
     inodes = "" if seen.inodes is None else f", {seen.inodes:,} files"
@@ -78,6 +81,8 @@ def judge_space(question: Question, path: str, seen: FolderSeen, needs: int) -> 
 
 def judge_private(question: Question, path: str, seen: FolderSeen, umask: int) -> Check:
     """Whether only the owner can enter the folder with the keys in it."""
+    if seen.problem:
+        return question.skipped(_CLOSED)
     if seen.mode is None:
         return question.ok(f"{path} is not there yet; it is made with mode 0700")
     mode = stat.S_IMODE(seen.mode)
@@ -94,7 +99,7 @@ def judge_private(question: Question, path: str, seen: FolderSeen, umask: int) -
 def judge_clock(question: Question, seen: FolderSeen) -> Check:
     """Whether this machine's clock agrees with that of the file system under the state folder."""
     if seen.clock_offset is None:
-        return question.skipped("no file could be written")
+        return question.skipped(_CLOSED)
     return clock_check(question, seen.clock_offset, 1.0, "the file system's clock", "this machine")
 
 

@@ -39,7 +39,7 @@ class Adapted:
 
     Attributes:
         options: by name without leading dashes; a dotted option has been put into the mapping
-            that it belongs to (releases up to 0.10 take dotted values as text only).
+            that it belongs to (0.9.1 takes dotted values as text: ``{"image": "2"}``).
         changes: what was translated or dropped, and why.
         problems: what the release cannot do; then the options are not to be used.
     """

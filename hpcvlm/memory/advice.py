@@ -120,7 +120,7 @@ def _length(now: MemoryEstimate, asked: EstimateOptions, again: _Again) -> Itera
 def _pictures(shape: ModelShape, asked: EstimateOptions, again: _Again) -> Iterator[Advice]:
     if shape.images is None or shape.images.name != "grid":
         return
-    if asked.videos != 0:
+    if asked.videos != 0 and shape.images.numbers.get("videos"):
         changed = replace(asked, videos=0)
         yield Advice("videos", "--limit-mm-per-prompt.video 0", 0, again(changed))
     for pixels in _PIXELS:

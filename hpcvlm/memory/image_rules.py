@@ -33,8 +33,13 @@ def read_rule(config: _Settings, preprocessor: _Settings) -> ImageRule | None:
     return found(config, part, preprocessor)
 
 
-def _grid(default_pixels: int) -> Callable[[_Settings, Part, _Settings], ImageRule]:
-    """One token for a square of patches: Qwen, GLM-4.xV."""
+def _grid(
+    default_pixels: int, *, videos: bool = False
+) -> Callable[[_Settings, Part, _Settings], ImageRule]:
+    """One token for a square of patches: Qwen, GLM-4.xV.
+
+    With `videos`, memory for one is reserved by the rule of `images.video_tokens`.
+    """
 
     def read(_config: _Settings, part: Part, preprocessor: _Settings) -> ImageRule:
         patch = part.number("patch_size", "spatial_patch_size") or 14
@@ -51,6 +56,7 @@ def _grid(default_pixels: int) -> Callable[[_Settings, Part, _Settings], ImageRu
                 "merge": merge,
                 "max_pixels": most or default_pixels,
                 "min_pixels": least or 4 * (patch * merge) ** 2,
+                "videos": int(videos),
             },
         )
 
@@ -214,8 +220,8 @@ def _kimi(_config: _Settings, part: Part, preprocessor: _Settings) -> ImageRule 
 
 
 _READERS: Mapping[str, Callable[[_Settings, Part, _Settings], ImageRule | None]] = {
-    "qwen2_vl": _grid(_QWEN2_PIXELS),
-    "qwen2_5_vl": _grid(_QWEN2_PIXELS),
+    "qwen2_vl": _grid(_QWEN2_PIXELS, videos=True),
+    "qwen2_5_vl": _grid(_QWEN2_PIXELS, videos=True),
     "qwen3_vl": _grid(_QWEN3_PIXELS),
     "qwen3_5": _grid(_QWEN3_PIXELS),
     "glm4v": _glm,

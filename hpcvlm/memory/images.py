@@ -56,12 +56,19 @@ def video_tokens(
 
     Frames of the largest size, in pairs, as many as `max_model_len` holds, `most_frames` at most.
 
+    Args:
+        rule: the model's.
+        max_model_len: as the engine takes it.
+        most_frames: `EngineRules.video_frames`.
+        processor: ``--mm-processor-kwargs``.
+
     Source: vllm/model_executor/models/qwen2_vl.py, get_num_frames_with_most_features.
 
     Returns:
-        None for models whose pictures cost as much as their videos, or that take none.
+        None for other models. Qwen3-VL's processor gives a video 384 tokens unless its repository
+        says otherwise, which is less than a picture's 16384; those of others are not counted.
     """
-    if rule.name != "grid" or rule.numbers["patch"] != 14:  # noqa: PLR2004 - Qwen3-VL has 16
+    if not rule.numbers.get("videos"):
         return None
     one = most_tokens(rule, processor)
     frames = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from hpcvlm.doctor import commands, containers
@@ -107,16 +108,14 @@ def _image(look: Look, install: EngineInstall) -> Check:
         # They keep their images themselves, by name.
         labels = ask(look.ctx, commands.image_labels(runtime, image))
         problem = labels.said if labels.code != 0 else ""
-        seen = containers.ImageSeen(problem=problem, labels=labels)
+        seen = containers.ImageSeen(problem=problem, missing=bool(problem), labels=labels)
         return containers.judge_image(install, runtime, seen)
     file = within(FOLDER_TIMEOUT_S, lambda: _read_image(Path(image)))
     seen = file or containers.ImageSeen(problem="its file system does not answer")
     if not seen.problem:
         labels = ask(look.ctx, commands.image_labels(runtime, image))
         version = _ask_version(look, install) if look.request.deep else None
-        seen = containers.ImageSeen(
-            "", seen.size, seen.is_sif, seen.is_folder, labels=labels, version=version
-        )
+        seen = replace(seen, labels=labels, version=version)
     return containers.judge_image(install, runtime, seen)
 
 
@@ -144,4 +143,5 @@ def _read_image(path: Path) -> containers.ImageSeen:
             magic = stream.read(len(containers.SIF_MAGIC))
         return containers.ImageSeen(size=path.stat().st_size, is_sif=magic == containers.SIF_MAGIC)
     except OSError as error:
-        return containers.ImageSeen(problem=error.strerror or str(error))
+        missing = isinstance(error, FileNotFoundError)
+        return containers.ImageSeen(problem=error.strerror or str(error), missing=missing)

@@ -74,7 +74,7 @@ def run_job(
     record: JobRecord | None = None
     try:
         with _Interrupts() as interrupts:
-            make_private_folder(folder)
+            _make_folder(folder, look.ctx.settings.state)
             write_atomically(folder / job.SCRIPT_NAME, script, 0o700)
             write_atomically(folder / "token", token)
             write_atomically(folder / "answer", "")
@@ -102,6 +102,13 @@ def _ends_by_itself(look: Look, record: JobRecord, watched: Watched) -> bool:
         look.ctx.clock.sleep(_POLL_S * 2)
         watched.view = source.view(record)
     return True
+
+
+def _make_folder(folder: Path, state: Path) -> None:
+    """Make the job's folder; the state folder, too, is private if it is made here."""
+    if not state.exists():
+        make_private_folder(state, exist_ok=True)
+    make_private_folder(folder)
 
 
 def remove(folder: Path) -> None:

@@ -50,8 +50,8 @@ def look_at_slurm(look: Look) -> list[Check]:
 
 def _gpu_jobs(look: Look) -> list[Check]:
     cluster, site = look.cluster, look.site
-    if cluster is None:
-        return [slurm.skip_gpu_jobs("sinfo did not tell the partitions")]
+    if cluster is None or not cluster.partitions:
+        return [slurm.no_partitions(look.sinfo or Answer(0))]
     wanted = [
         part
         for part in cluster.partitions

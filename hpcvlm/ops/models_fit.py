@@ -108,7 +108,9 @@ def _resolved(question: FitQuestion, ctx: Context) -> tuple[Resolved, EstimateOp
     """The model, the options that decide, and the version of the engine."""
     found = find_model(question.model, model_layers(ctx))
     model = apply_settings(found, question.settings)
-    options = estimate_options(serve_options(model.spec, media_root="/", tensor_parallel_size=1))
+    options = estimate_options(
+        serve_options(model.spec, snapshot="", media_root="", tensor_parallel_size=1)
+    )
     if question.max_model_len is not None:
         options = replace(options, max_model_len=question.max_model_len)
     if question.images is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,9 +51,9 @@ def model_layers(ctx: Context) -> list[Layer]:
     ]
 
 
-def site_of(ctx: Context) -> tuple[SiteSpec, dict[str, str]]:
-    """The site as its files and the environment describe it, and where each value came from."""
-    return load_site(site_texts(ctx), environment=ctx.environment)
+def site_of(ctx: Context, settings: Sequence[str] = ()) -> tuple[SiteSpec, dict[str, str]]:
+    """The site as its files, the environment and settings describe it, and each value's source."""
+    return load_site(site_texts(ctx), settings, ctx.environment)
 
 
 def prepare(request: LaunchRequest, ctx: Context, site: SiteSpec | None = None) -> PlanResult:
@@ -67,9 +68,10 @@ def prepare(request: LaunchRequest, ctx: Context, site: SiteSpec | None = None) 
         HpcvlmError: what cannot even be planned; problems of a plan are in its issues.
     """
     site_sources: dict[str, str] = {}
+    of_model, of_site = _by_subject(request.settings)
     if site is None:
-        site, site_sources = site_of(ctx)
-    resolved = apply_settings(find_model(request.model, model_layers(ctx)), request.settings)
+        site, site_sources = site_of(ctx, of_site)
+    resolved = apply_settings(find_model(request.model, model_layers(ctx)), of_model)
     spec = resolved.spec
     # What cannot be read at all is told before anybody else is asked.
     name = _name(request, resolved.name)
@@ -112,6 +114,13 @@ def materials() -> Materials:
         guard.read_text(encoding="utf-8"),
         picture.read_bytes(),
     )
+
+
+def _by_subject(settings: Sequence[str]) -> tuple[list[str], list[str]]:
+    """``--set site.KEY=VALUE`` is about the site; every other setting is about the model."""
+    prefix = "site."
+    of_site = [text.removeprefix(prefix) for text in settings if text.startswith(prefix)]
+    return [text for text in settings if not text.startswith(prefix)], of_site
 
 
 def _executor(request: LaunchRequest, site: SiteSpec, ctx: Context) -> tuple[str, Cluster | None]:

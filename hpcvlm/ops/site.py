@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
+import os
+import pwd
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,7 +213,8 @@ def _words(argv: commands.Argv) -> tuple[str, ...]:
 
 
 def _user(ctx: Context) -> str:
+    """The name that Slurm knows the user by; $USER may be another's after su."""
     try:
-        return ctx.environment.get("USER") or getpass.getuser()
-    except (KeyError, OSError):
-        return ""
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return ctx.environment.get("USER", "")

@@ -141,6 +141,7 @@ def build_plan(
     media_root = _media_root(asked)
     options = serve_options(
         spec,
+        snapshot=found.snapshot.path,
         media_root=media_root or f"{found.folder}/media",
         tensor_parallel_size=max(1, gpus.asked.count),
     )
@@ -163,7 +164,8 @@ def build_plan(
     if found.executor == "slurm":
         issues += required_issues(request, site, plan.sbatch)
     issues += _media_root_issues(asked)
-    issues += memory_issues(memory, gpus.asked.text)
+    if not any(issue.code == "tensor-parallel" for issue in issues):
+        issues += memory_issues(memory, gpus.asked.text)
     issues += path_issues(plan)
     return PlanResult(plan, tuple(issues), memory, fit.notes)
 
@@ -300,9 +302,9 @@ def _say_where_from(asked: _Inputs, options: Mapping[str, object], engine: Plann
         places = [f"model.{key}" for key in option_source(name)]
         said = next((p for p in places if known.get(p, DEFAULT) != DEFAULT or _has(known, p)), None)
         sources.say(f"option {name}", said or "hpcvlm")
-    sources.say("option tensor-parallel-size", "follows from the GPUs")
+    sources.say("option tensor-parallel-size", "from the GPUs")
     if "option allowed-local-media-path" in sources.taken:
-        sources.say("option allowed-local-media-path", "follows from the media root")
+        sources.say("option allowed-local-media-path", "from the media root")
 
 
 def _has(known: Mapping[str, str], place: str) -> bool:

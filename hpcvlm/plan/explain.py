@@ -44,7 +44,7 @@ def _what(plan: LaunchPlan) -> list[PlanLine]:
         PlanLine("what", "revision", plan.snapshot.commit, said.get("revision", "")),
         PlanLine("what", "snapshot", plan.snapshot.path, "hub cache"),
         PlanLine("what", "endpoint", plan.name, said.get("endpoint", "")),
-        PlanLine("what", "folder", plan.folder, "HPCVLM_STATE, or its default"),
+        PlanLine("what", "folder", plan.folder, "state folder"),
     ]
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from hpcvlm.catalog.schema import ModelSpec
 
+SNAPSHOT = "{snapshot}"
+
 
 def serve_options(
-    spec: ModelSpec, *, media_root: str, tensor_parallel_size: int
+    spec: ModelSpec, *, snapshot: str, media_root: str, tensor_parallel_size: int
 ) -> dict[str, object]:
     """Options by name, without dashes; the file's own `options` win over what follows from it.
 
     Args:
         spec: the model.
+        snapshot: its folder, which ``{snapshot}`` in a value stands for.
         media_root: folder below which ``file://`` images are allowed.
         tensor_parallel_size: GPUs that share the weights.
     """
@@ -26,7 +29,18 @@ def serve_options(
         options["mm-processor-kwargs"] = dict(spec.multimodal.processor)
     if spec.custom_code:
         options["trust-remote-code"] = True
-    return {**options, **_chat(spec), **spec.options}
+    own = {name: _with_snapshot(value, snapshot) for name, value in spec.options.items()}
+    return {**options, **_chat(spec), **own}
+
+
+def _with_snapshot(value: object, snapshot: str) -> object:
+    if isinstance(value, str):
+        return value.replace(SNAPSHOT, snapshot)
+    if isinstance(value, list):
+        return [_with_snapshot(item, snapshot) for item in value]
+    if isinstance(value, dict):
+        return {name: _with_snapshot(item, snapshot) for name, item in value.items()}
+    return value
 
 
 def option_source(name: str) -> tuple[str, ...]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from hpcvlm.site.access import allowed_accounts, allowed_qos, no_access
 from hpcvlm.site.cluster import Partition
 from hpcvlm.site.facts import Answers, GpuFacts, PartitionFacts, SiteFacts
-from hpcvlm.site.gpu_names import feature_for, read_name, site_names, size_feature
+from hpcvlm.site.gpu_names import (
+    feature_for,
+    is_type_name,
+    read_name,
+    site_names,
+    size_feature,
+)
 from hpcvlm.site.notes import partition_notes, site_notes
 from hpcvlm.slurm.accounts import Association
 from hpcvlm.slurm.gres import UNTYPED
@@ -81,17 +87,26 @@ def _pairs(answers: Answers) -> list[_Pair]:
 def _view(answers: Answers) -> _View:
     kinds: dict[str, dict[str, int]] = {}
     for name, part, _ in _pairs(answers):
-        kinds[name] = dict(part.gpu_types) if part is not None else {}
+        kinds[name] = _nameable(dict(part.gpu_types)) if part is not None else {}
     if not answers.nodes:
         return _View(None, kinds)
     nodes: dict[str, tuple[NodeRecord, ...]] = dict.fromkeys(kinds, ())
-    for node in answers.nodes:
+    for node in (replace(one, gpus=_nameable(one.gpus)) for one in answers.nodes):
         for name in node.partitions:
             nodes[name] = (*nodes.get(name, ()), node)
             most = kinds.setdefault(name, {})
             for kind, count in node.gpus.items():
                 most[kind] = max(count, most.get(kind, 0))
     return _View(nodes, kinds)
+
+
+def _nameable(gpus: Mapping[str, int]) -> dict[str, int]:
+    """GPUs by type; a type that no site file can name is none, and asked for by number."""
+    found: dict[str, int] = {}
+    for kind, count in gpus.items():
+        key = kind if is_type_name(kind) else UNTYPED
+        found[key] = found.get(key, 0) + count
+    return found
 
 
 def _gpu_types(view: _View) -> dict[str, GpuFacts]:

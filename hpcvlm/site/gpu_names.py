@@ -22,6 +22,8 @@ _PRODUCT = re.compile(rf"(?<![a-z0-9])({'|'.join(_PRODUCTS)})(?![a-z0-9])")
 _SLICE = re.compile(r"(?<![a-z0-9])(\d{1,2}g\.(\d{1,3})gb)(?![a-z0-9])")
 _MEMORY = re.compile(r"(?<![a-z0-9.])(\d{1,3})gb?(?![a-z0-9.])")
 _SIZE_ALONE = re.compile(r"\d{1,3}gb")
+_TYPE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # as the schema's gpu_types
+_UNNAMEABLE = re.compile(r"[^A-Za-z0-9_.-]")
 _VENDOR = re.compile(r"^(?:nvidia|tesla|amd|instinct)[_-]")
 # How the driver writes words that are not all capitals.
 _WORDS = {
@@ -66,6 +68,11 @@ def read_name(text: str) -> GpuName:
     )
 
 
+def is_type_name(text: str) -> bool:
+    """Whether a site file can hold a type of this name."""
+    return _TYPE_NAME.fullmatch(text) is not None
+
+
 def site_names(types: Iterable[str]) -> dict[str, str]:
     """A short name for users to type, for each of Slurm's types; no two types share one.
 
@@ -79,7 +86,7 @@ def site_names(types: Iterable[str]) -> dict[str, str]:
             counts[form(kind).lower()] = counts.get(form(kind).lower(), 0) + 1
         if all(count == 1 for count in counts.values()):
             return {kind: form(kind) for kind in given}
-    return {kind: kind for kind in given}
+    return {kind: f"{_bare(kind)}-{number}" for number, kind in enumerate(given, start=1)}
 
 
 def feature_for(features: Iterable[str]) -> str | None:
@@ -115,7 +122,8 @@ def _with_memory(kind: str) -> str:
 
 
 def _bare(kind: str) -> str:
-    return _VENDOR.sub("", kind)
+    """The name without its maker, and without what no type's name may have."""
+    return _UNNAMEABLE.sub("-", _VENDOR.sub("", kind)).lstrip("._-") or "GPU"
 
 
 def _hardware(word: str) -> str | None:

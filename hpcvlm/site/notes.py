@@ -101,6 +101,10 @@ def _limits(config: SlurmConfig) -> list[str]:
     if (kind := config.get("PreemptType").rpartition("/")[2]) not in {"", "none"}:
         mode = config.get("PreemptMode")
         notes.append(f"PreemptType={kind}, PreemptMode={mode}: jobs may be preempted here")
+    hidden = [word for word in ("nodes", "partitions") if word in config.get("PrivateData")]
+    if hidden:
+        told = " and ".join(hidden)
+        notes.append(f"PrivateData hides {told} of others, so that some may be missing here")
     return notes
 
 

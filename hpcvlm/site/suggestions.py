@@ -120,7 +120,7 @@ def _folders(machine: Machine) -> list[str]:
 def _network(machine: Machine) -> list[str]:
     lines = ["# How compute nodes reach the outside, and whether others reach the engine."]
     for name, value in machine.proxies:
-        lines.append(f"# {name} is {_clean(value)} on this machine")
+        lines.append(f"# {_clean(name)} is {_clean(value)} on this machine")
     return [
         *lines,
         "# proxy: {http: 'http://proxy.example.org:3128', https: 'http://proxy.example.org:3128'}",

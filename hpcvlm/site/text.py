@@ -155,12 +155,11 @@ def _partitions_lines(facts: SiteFacts) -> list[str]:
 
 
 def _partition_entry(part: PartitionFacts) -> list[str]:
-    size = f"{part.cpus} CPUs and {part.memory} MB" if part.cpus else "size not shown"
+    size = f"{part.cpus} CPUs and {part.memory} MB or more" if part.cpus else "a size not shown"
     down = f", {part.down} of them out of service" if part.down else ""
     limit = "no limit" if part.time_limit_s is None else format_time_limit(part.time_limit_s)
-    each = "each" if part.nodes == 1 else "the smallest with GPUs"
     lines = comment(
-        f"{_count(part.nodes, 'node')}{down}, {each} with {size}; longest job: {limit}", "  "
+        f"{_count(part.nodes, 'node')}{down}; with GPUs come {size}; longest job: {limit}", "  "
     )
     for note in part.notes:
         lines += comment(note, "  ")

@@ -20,8 +20,12 @@
 #               has them tracked by cgroups as most sites do (a plain scancel
 #               then sends TERM to the batch script only, not to its children);
 #               for a machine with cgroups v1, one such cluster at a time
+#   version     the installed Slurm's; HPCVLM_SLURM_ROOT=ROOT at "up" takes that
+#               of a folder made by slurm_root.sh.  Daemons, commands and jobs
+#               then run inside ROOT, and see of this machine all but what
+#               belongs to its own Debian (/usr, /etc, /var and the like)
 #
-# Needs root, and the packages of slurm_packages.sh.
+# Needs root, and the packages of slurm_packages.sh or a folder of slurm_root.sh.
 # Exit status: 0 done; 1 went wrong; 2 usage; 3 cannot be had on this machine.
 set -euo pipefail
 PROGRAM=slurm_cluster
@@ -31,6 +35,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 NODES=(gpu01 gpu02 cpu01)
 DAEMONS=(munged mariadbd slurmdbd slurmctld "${NODES[@]/#/slurmd-}")
+PROGRAMS=(munged mariadbd mariadb-install-db mariadb slurmdbd slurmctld slurmd
+    sbatch scancel scontrol sinfo squeue srun sacct sacctmgr)
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 usage() {
@@ -94,6 +100,23 @@ start() {
         tail -n 5 "$dir/log/$daemon.out" "$dir/log/$daemon.log" >&2 2>/dev/null || true
         fail "$daemon did not start; see the logs in $dir/log"
     }
+}
+
+# --- another Slurm than the installed one -------------------------------------
+
+# With HPCVLM_SLURM_ROOT, DIR/bin has each program by its name, and stands before
+# the others on PATH: here, and by "env" for who uses the cluster.
+programs_of_root() {
+    local program
+    rm -rf "${dir:?}/bin"
+    hash -r
+    [ -n "$root" ] || return 0
+    mkdir "$dir/bin"
+    ln -s "$root" "$dir/bin/.root"
+    for program in "${PROGRAMS[@]}"; do
+        cp "$here/slurm_in_root.sh" "$dir/bin/$program"
+    done
+    PATH=$dir/bin:$PATH
 }
 
 # --- configuration --------------------------------------------------------
@@ -173,6 +196,10 @@ CONF
         proctrack=cgroup task=task/cgroup
         printf '%s\n' CgroupPlugin=cgroup/v1 CgroupMountpoint=/sys/fs/cgroup \
             >"$dir/etc/cgroup.conf"
+    elif [ -n "$root" ]; then
+        # Since 23.11 slurmd sets up cgroups whether it uses them or not; 22.05
+        # does not know the word.
+        printf '%s\n' CgroupPlugin=disabled >"$dir/etc/cgroup.conf"
     fi
     cat >"$dir/etc/slurm.conf" <<CONF
 ClusterName=test
@@ -265,10 +292,21 @@ nodes_idle() {
 cmd_up() {
     local node program
     [ "$(id -u)" -eq 0 ] || cannot "a private Slurm cluster must be started by root"
-    for program in munged mariadbd mariadb-install-db slurmdbd slurmctld slurmd sbatch sacctmgr; do
-        command -v "$program" >/dev/null 2>&1 ||
-            cannot "$program is not installed (scripts/setup/slurm_packages.sh installs it)"
-    done
+    if [ -n "$root" ]; then
+        [ -e "$root/.hpcvlm-slurm-root" ] ||
+            fail "$root is no folder of scripts/setup/slurm_root.sh, which makes one"
+        case $dir/ in
+        /bin/* | /boot/* | /etc/* | /lib*/* | /run/* | /sbin/* | /usr/* | /var/*)
+            [ "${dir#/var/tmp/}" != "$dir" ] || fail "$dir is not to be seen inside $root; give a folder of /tmp" ;;
+        esac
+        unshare --mount true 2>/dev/null ||
+            cannot "this machine lets no process have mounts of its own (unshare --mount)"
+    else
+        for program in "${PROGRAMS[@]}"; do
+            command -v "$program" >/dev/null 2>&1 ||
+                cannot "$program is not installed (scripts/setup/slurm_packages.sh installs it)"
+        done
+    fi
     # A path of a Unix socket has 107 characters at most.
     [ "${#dir}" -le 80 ] || fail "the path of $dir is too long (80 characters at most)"
     if [ ! -e "$marker" ] && [ -n "$(ls -A "$dir" 2>/dev/null)" ]; then
@@ -285,6 +323,7 @@ cmd_up() {
         say "only a part of it runs; starting anew"
         stop_all
     fi
+    programs_of_root
     configure
     up_munged
     up_mariadbd
@@ -400,6 +439,9 @@ cmd_status() {
 
 cmd_env() {
     printf 'export SLURM_CONF=%q\n' "$SLURM_CONF"
+    if [ -d "$dir/bin" ]; then
+        printf 'export PATH=%q\n' "$PATH"
+    fi
 }
 
 lock() {
@@ -411,6 +453,11 @@ lock() {
 [ -n "$2" ] || usage
 dir=$(realpath -m -- "$2")
 marker=$dir/.slurm-cluster
+root=${HPCVLM_SLURM_ROOT:+$(realpath -m -- "$HPCVLM_SLURM_ROOT")}
+# Whatever "up" was told is what the other commands use.
+if [ -d "$dir/bin" ]; then
+    PATH=$dir/bin:$PATH
+fi
 # All commands and daemons below find the cluster by this, and slurmdbd its
 # database by the other.
 export SLURM_CONF=$dir/etc/slurm.conf MYSQL_UNIX_PORT=$dir/run/mysql.socket

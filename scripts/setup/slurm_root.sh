@@ -10,7 +10,7 @@
 #   DIR       the path   (${XDG_CACHE_HOME:-~/.cache}/hpcvlm/slurm-VERSION)
 #
 # The packages come from the mirror of this machine's own apt sources.
-# About 150 MB to fetch, 0.9 GB on disk, one to two minutes.  Needs root.
+# About 150 MB to fetch, 0.6 GB on disk, one to two minutes.  Needs root.
 # Messages go to stderr; the last line of stdout is the path.
 #
 # Exit status: 0 it is there; 1 went wrong; 2 usage; 3 cannot be had on this
@@ -122,10 +122,11 @@ inside() {
         DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"
 }
 
-apt_inside() {
-    inside apt-get -qq -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-unsafe-io \
-        -o APT::Install-Recommends=false -o Acquire::Languages=none "$@"
-}
+# A mirror may lag behind the date until which its lists call themselves current.
+# They are signed all the same; and what is wanted is one version, not the newest.
+readonly APT=(apt-get -qq -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-unsafe-io
+    -o APT::Install-Recommends=false -o Acquire::Languages=none
+    -o Acquire::Check-Valid-Until=false)
 
 rm -f "$stamp_file"
 if [ -e "$dir" ]; then
@@ -140,7 +141,7 @@ free_mb=$(df -Pm "$(dirname "$dir")" | awk 'NR == 2 { print $4 }')
 proxy_of_apt
 mirror=$(mirror)
 
-say "1/3 Debian $suite in $dir (one to two minutes, 0.9 GB)"
+say "1/3 Debian $suite in $dir (one to two minutes, 0.6 GB)"
 # An older debootstrap does not know the newest suites by name; all are made alike.
 recipe=/usr/share/debootstrap/scripts/$suite
 [ -e "$recipe" ] || recipe=/usr/share/debootstrap/scripts/sid
@@ -156,13 +157,13 @@ cp -L /etc/resolv.conf "$dir/etc/resolv.conf" 2>/dev/null || true
 touch "$dir/etc/hosts" "$dir/etc/resolv.conf"
 
 say "2/3 Slurm $version"
-quietly apt_inside update || cannot "the package lists of Debian $suite could not be read"
+quietly inside "${APT[@]}" update || cannot "the package lists of Debian $suite could not be read"
 candidate=$(inside apt-cache show --no-all-versions slurmctld 2>/dev/null | sed -n 's/^Version: //p')
 case $candidate in
 "$version".*) ;;
 *) cannot "Debian $suite has Slurm ${candidate:-none} now, not $version" ;;
 esac
-quietly apt_inside install "${PACKAGES[@]}" ||
+quietly inside "${APT[@]}" install "${PACKAGES[@]}" ||
     cannot "the packages of Slurm $candidate could not be installed in $dir"
 rm -rf "$dir"/var/cache/apt/*.bin "$dir"/var/cache/apt/archives/*.deb "$dir"/var/lib/apt/lists/*
 

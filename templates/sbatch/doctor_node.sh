@@ -5,6 +5,7 @@
 # It needs bash, coreutils and curl, and survives the lack of any of them.
 set -u -o pipefail
 umask 077
+export LC_ALL=C # programs are to say the same words everywhere
 
 declare folder runtime gpus url           # the job folder; the site's runtime; GPUs asked for; what to fetch
 declare -a modules folders engine_folders # to load; to look for; where compile caches go
@@ -192,6 +193,8 @@ look_at() { # KEY FOLDER WRITE: is it there, can it be read and written, what is
         room=$(timeout 20 df --output=fstype,size,avail --block-size=1 -- "$path" 2>/dev/null | tail -n 1)
     elif ((code == 124)); then
         there=hangs
+    elif [[ $said == *'Permission denied'* ]]; then
+        there=unreadable
     fi
     if [[ $3 == write && $there == yes ]]; then
         if file=$(timeout 20 mktemp -- "$path/.hpcvlm-doctor.XXXXXX" 2>/dev/null); then

@@ -89,7 +89,10 @@ def test_show_tells_where_the_files_are(hpcvlm: Command) -> None:
 
 def test_a_model_that_is_not_there(hpcvlm: Command) -> None:
     sentence, _ = refused(hpcvlm("models", "show", "tiny-vml"), 3)
-    assert sentence == "no model is called 'tiny-vml'; did you mean tiny-vlm or tiny or hpcvlm/tiny-vlm?"
+    assert (
+        sentence
+        == "no model is called 'tiny-vml'; did you mean tiny-vlm or tiny or hpcvlm/tiny-vlm?"
+    )
 
 
 # ---- validate ---------------------------------------------------------------------------------

@@ -84,7 +84,11 @@ def seen(answer: Answer | None = None, version: Answer | None = None) -> contain
 @pytest.mark.parametrize(
     ("image", "status", "words"),
     [
-        (containers.ImageSeen("No such file or directory"), Status.FAILED, "No such file"),
+        (
+            containers.ImageSeen("No such file or directory", missing=True),
+            Status.FAILED,
+            "No such file",
+        ),
         (containers.ImageSeen(size=10, is_sif=False), Status.FAILED, "is not a SIF file"),
         (
             # apptainer 1.4.5 of a file with SIF's first bytes only
@@ -116,6 +120,13 @@ def test_images(image: containers.ImageSeen, status: Status, words: str) -> None
     assert check.status is status
     assert words in check.evidence
     assert bool(check.remedy) == (status is Status.FAILED)
+
+
+def test_a_closed_image_needs_no_new_build() -> None:
+    closed = containers.judge_image(INSTALL, "apptainer", containers.ImageSeen("Permission denied"))
+    assert (closed.status, closed.remedy) == (Status.FAILED, f"ls -l {SIF}")
+    gone = containers.ImageSeen("No such file or directory", missing=True)
+    assert containers.judge_image(INSTALL, "apptainer", gone).remedy.startswith("apptainer build")
 
 
 def test_an_engine_without_an_image_is_skipped() -> None:

@@ -153,6 +153,13 @@ def test_partitions_that_cannot_be_asked() -> None:
     assert (empty.status, empty.evidence) == (Status.SKIPPED, "it has no GPUs")
 
 
+def test_a_sinfo_that_tells_nothing_fails() -> None:
+    refused = slurm.no_partitions(Answer(1, "", "sinfo: error: something\n"))
+    assert (refused.status, "something" in refused.evidence) == (Status.FAILED, True)
+    assert slurm.no_partitions(Answer(0, "what is this\n")).status is Status.FAILED
+    assert slurm.no_partitions(Answer(0)).evidence == "sinfo shows no partition"
+
+
 @pytest.mark.parametrize(
     ("text", "partition", "expected"),
     [

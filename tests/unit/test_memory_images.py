@@ -135,4 +135,6 @@ def test_videos_of_qwen2_vl_fill_the_context() -> None:
 def test_glm_has_no_rule_without_its_preprocessor() -> None:
     assert read_model(configs.GLM_41V_9B).images is None
     sizes = {"size": {"shortest_edge": 12544, "longest_edge": 9_633_792}}
-    assert most_tokens(_rule(configs.GLM_41V_9B, sizes)).tokens == 6084
+    rule = _rule(configs.GLM_41V_9B, sizes)
+    assert most_tokens(rule).tokens == 6084
+    assert video_tokens(rule, 32768, 14) is None

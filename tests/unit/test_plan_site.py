@@ -150,5 +150,5 @@ def test_every_value_of_a_plan_says_where_it_is_from() -> None:
     assert sources["option dtype"] == "model file: options.dtype"
     limit = sources["option limit-mm-per-prompt"]
     assert limit == "your model file: multimodal.limit_per_prompt"
-    assert sources["option tensor-parallel-size"] == "follows from the GPUs"
+    assert sources["option tensor-parallel-size"] == "from the GPUs"
     assert sources["environment HF_HUB_OFFLINE"] == "hpcvlm"

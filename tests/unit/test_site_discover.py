@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hpcvlm.plan.model import LaunchPlan, LaunchRequest, PlanResult
 from hpcvlm.site.cluster import Cluster, Partition, parse_sinfo
@@ -469,7 +471,8 @@ def test_names_for_users_are_short_and_never_shared() -> None:
         "nvidia_h100_nvl": "h100_nvl",
         "nvidia_h100_pcie": "h100_pcie",
     }
-    assert site_names(["a100", "A100"]) == {"a100": "a100", "A100": "A100"}
+    assert site_names(["a100", "A100"]) == {"a100": "a100-1", "A100": "A100-2"}
+    assert site_names(["gpu:x", "gpu+x"]) == {"gpu:x": "gpu-x-1", "gpu+x": "gpu-x-2"}
 
 
 def test_the_plainest_feature_is_taken() -> None:
@@ -657,7 +660,7 @@ def test_sinfo_alone_is_enough_for_a_file() -> None:
     assert spec_of(facts).partitions["gpu"] == PartitionSpec(gpus={"A100": 4})
     text = site_text(facts)
     assert "since scontrol show node did not answer: scontrol failed: Access denied" in text
-    assert "2 nodes, the smallest with GPUs with 64 CPUs and 512000 MB; longest job: 1-00" in text
+    assert "2 nodes; with GPUs come 64 CPUs and 512000 MB or more; longest job: 1-00" in text
 
 
 def test_nothing_at_all_is_a_valid_file_too() -> None:
@@ -683,6 +686,10 @@ def test_notes_on_the_whole_cluster() -> None:
                   "TaskPlugin=task/affinity", "ProctrackType=linuxproc",
                   "QOS gpu limits a user to gres/gpu=8"):  # fmt: skip
         assert any(words in note for note in notes), words
+    hiding = SlurmConfig({**CONS_TRES.values, "PrivateData": "jobs,nodes,usage"})
+    assert site_facts(Answers(config=hiding)).notes == (
+        "PrivateData hides nodes of others, so that some may be missing here",
+    )
     calm = {
         **CONS_TRES.values,
         "KillWait": "30 sec",
@@ -730,6 +737,47 @@ def test_hostile_words_from_slurm_do_no_harm() -> None:
         None,
         {name},
     )
+
+
+def test_a_type_that_no_file_can_name_is_asked_for_by_number() -> None:
+    node = NodeRecord("n", "IDLE", 8, 64000, partitions=("gpu",), gpus={"rtx+": 2, "A100": 1})
+    facts = site_facts(Answers(cluster=cluster_of((node,)), nodes=(node,)))
+    assert list(spec_of(facts).gpu_types) == ["A100"]
+    assert part(facts, "gpu").untyped == 2
+
+
+WORDS = st.text(st.characters(codec="utf-8"), max_size=12)
+NODES = st.builds(
+    NodeRecord,
+    name=WORDS,
+    state=st.sampled_from(["IDLE", "DOWN*", ""]),
+    cpus=st.integers(0, 256),
+    memory=st.integers(0, 2**21),
+    features=st.lists(WORDS | st.sampled_from(["a100", "v100-32gb", "40gb"])).map(tuple),
+    partitions=st.lists(st.sampled_from(["a", "b: {", "\u2028"])).map(tuple),
+    gpus=st.dictionaries(
+        WORDS | st.sampled_from(["", "a100", "nvidia_a100_80gb_pcie", "1g.5gb"]),
+        st.integers(1, 16),
+        max_size=3,
+    ),
+)
+
+
+@given(st.lists(NODES, max_size=4).map(tuple), st.dictionaries(WORDS, WORDS), WORDS)
+@settings(max_examples=60, deadline=None)
+def test_whatever_slurm_says_the_file_is_valid(
+    nodes: tuple[NodeRecord, ...], values: dict[str, str], word: str
+) -> None:
+    config = SlurmConfig({**values, "ClusterName": word, "JobSubmitPlugins": word})
+    rows = (Association(word, word, "", (word,), word), Association(word, "other"))
+    records = (PartitionRecord("a", qos=word, allow_qos=(word,)), PartitionRecord("b: {"))
+    machine = Machine(images=((word, (word,)),), hub_caches=((word, word),),
+                      proxies=((word, word),), runtime_modules=(word,))  # fmt: skip
+    facts = site_facts(
+        Answers(None, config, records, nodes, rows, None, (), word, machine,
+                (Unanswered(word, word),))
+    )  # fmt: skip
+    assert spec_of(facts).executor == "slurm"
 
 
 def test_what_the_machine_shows_is_written_and_the_rest_suggested() -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from hpcvlm.errors import HpcvlmError
+from hpcvlm.plan.model import LaunchRequest
 from hpcvlm.site.load import load_site, resolve_site, scalar_variables
 from hpcvlm.site.schema import GpuType, PartitionSpec, SiteSpec
 from hpcvlm.yamlfile.schema import keys_of
+from tests.job_fixtures import make_plan
 
-EXAMPLE = Path(__file__).parents[2] / "configs" / "sites" / "example.yaml"
+SITES = Path(__file__).parents[2] / "configs" / "sites"
+EXAMPLE = SITES / "example.yaml"
+PUBLIC = sorted(path for path in SITES.glob("*.yaml") if path != EXAMPLE)
 
 SITE = """\
 name: north
@@ -184,3 +189,32 @@ def test_the_example_has_every_key() -> None:
     for kind, sections in ((GpuType, site.gpu_types), (PartitionSpec, site.partitions)):
         said = {key for part in sections.values() for key in keys_of(kind) if getattr(part, key)}
         assert said == keys_of(kind).keys()
+
+
+@pytest.mark.parametrize("path", PUBLIC, ids=lambda path: path.stem)
+def test_a_public_site_says_where_it_is_from_and_asks_for_each_of_its_gpus(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert "# Untested; from public documentation read 2026-11" in text
+    assert re.search(r"#   http", text)
+    assert max(map(len, text.splitlines())) <= 100
+    site, sources = load_site([("site", str(path), text)])
+    assert sources["name"] == "site"
+    for name, kind in site.gpu_types.items():
+        for typed in (name, *kind.aliases):
+            asked = LaunchRequest("tiny-vlm", gpus=f"{typed}:1", account="me")
+            plan = make_plan(asked, site_text=text, executor="slurm").plan
+            options = {option.name: option.value for option in plan.sbatch}
+            slurm_name = kind.slurm_name or name
+            if site.gpu_request == "constraint":
+                assert (options["gpus-per-node"], options["constraint"]) == ("1", kind.constraint)
+            elif site.gpu_request == "gres":
+                assert options["gres"] == f"gpu:{slurm_name}:1"
+            else:
+                assert options["gpus-per-node"] == f"{slurm_name}:1"
+    if "account" in site.required:
+        result = make_plan(LaunchRequest("tiny-vlm", gpus="1"), site_text=text, executor="slurm")
+        assert "option-required" in {issue.code for issue in result.issues}
+
+
+def test_there_are_files_for_several_public_sites() -> None:
+    assert len(PUBLIC) >= 5
