@@ -21,7 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from hpcvlm.catalog.json_schema import Kind, json_schema  # noqa: E402
-from hpcvlm.catalog.schema import ModelSpec  # noqa: E402
+from hpcvlm.catalog.load import Layer, TextFolder, all_models  # noqa: E402
+from hpcvlm.catalog.schema import ModelSpec, Variant  # noqa: E402
+from hpcvlm.cli.models_show import billions, gigabytes, tokens, versions  # noqa: E402
 from hpcvlm.site.schema import SiteSpec  # noqa: E402
 from hpcvlm.yamlfile.schema import (  # noqa: E402
     Key,
@@ -47,8 +49,10 @@ different there:
 4. the command line: `--set options.max-model-len=4096`
 
 Mappings are merged key by key. Any other value, a list too, replaces the one below. `null` takes a
-key away. plan.json, which `hpcvlm render -o DIR` writes beside the script, names the source of each
-value.
+key away. `hpcvlm plan NAME` prints each value with its source.
+
+A variant is another set of weights of the same model, launched as `NAME:VARIANT`; its keys are laid
+over those of its model. Facts carry their source under `sources`, by their dotted key or one above.
 
 A name may be an alias or the repository too, and capitals do not matter. With `--set`, a name that
 resembles no key below is taken for an engine option: `--set max-model-len=4096`.
@@ -61,16 +65,17 @@ differences: a key that stands twice is an error, and `30:00` or a date is text.
 SITE_INTRODUCTION = """\
 # Site files
 
-A site file says what is particular to one cluster. Every key is optional. There are three places; a
+A site file says what is particular to one cluster. Every key is optional. There are four places; a
 later one is laid over the earlier ones:
 
 1. the site's: `/etc/hpcvlm/site.yaml`, or the file that `HPCVLM_SITE` names
 2. yours: `~/.config/hpcvlm/site.yaml`
-3. the command line: `--partition`, `--account` and the like
+3. the environment: `HPCVLM_SITE_PARTITION=gpu`, and so for every key that holds one value
+4. the command line: `--partition`, `--account` and the like, and `--set site.KEY=VALUE`
 
 Mappings are merged key by key. Any other value, a list too, replaces the one below. `null` takes a
-key away. plan.json, which `hpcvlm render -o DIR` writes beside the script, names the source of each
-value.
+key away. `hpcvlm site show` prints each value with its source; `hpcvlm site init` writes a first
+file from what Slurm says.
 
 `configs/sites/example.yaml` is a site file with every key in it;
 [site.schema.json](site.schema.json) lets an editor check yours while you type.
@@ -93,16 +98,20 @@ def file_page(section: type[Section], introduction: str) -> str:
 def _sections(title: str, section: type[Section]) -> Iterator[tuple[str, type[Section]]]:
     yield title, section
     for key in keys_of(section).values():
-        inner, is_list = _inner(key.type)
-        if is_section(inner):
-            name = f"Each of `{key.name}`" if is_list else f"`{key.name}`"
+        inner, is_many = _inner(key.type)
+        # A variant's own sections are the model's.
+        if is_section(inner) and not (section is Variant and is_section(key.type)):
+            name = f"Each of `{key.name}`" if is_many else f"`{key.name}`"
             yield from _sections(name, inner)
 
 
 def _inner(hint: Any) -> tuple[Any, bool]:  # noqa: ANN401
+    """What a value holds, and whether there may be many of it."""
     plain, _ = rules_of(hint)
     if get_origin(plain) in {list, tuple}:
         return rules_of(get_args(plain)[0])[0], True
+    if get_origin(plain) is dict:
+        return rules_of(get_args(plain)[1])[0], True
     return plain, False
 
 
@@ -162,12 +171,78 @@ def commands_page() -> str:
     return f"{MADE_BY}\n\n{text}\n"
 
 
+def models_page() -> str:
+    """Every shipped model: what it is, what serves it, on how many GPUs."""
+    folder = ROOT / "configs" / "models"
+    texts = {file.name: file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.yaml"))}
+    models = all_models([Layer("shipped", TextFolder(texts))])
+    served = [model.spec for model in models if model.spec.unsupported is None]
+    parts = [MADE_BY, "", MODELS_INTRODUCTION]
+    for title, specs in (
+        ("Models that see", [spec for spec in served if spec.vision]),
+        ("Text models", [spec for spec in served if not spec.vision]),
+    ):
+        parts += [f"## {title}", "", *_models_table(specs), ""]
+    parts += ["## What cannot be served", ""]
+    for model in models:
+        if model.spec.unsupported is not None:
+            instead = ", ".join(f"`{name}`" for name in model.spec.unsupported.instead)
+            parts.append(
+                f"- `{model.spec.name}`: {model.spec.unsupported.reason} Instead: {instead}."
+            )
+    return "\n".join(parts) + "\n"
+
+
+MODELS_INTRODUCTION = """\
+# Models
+
+`hpcvlm models show NAME` has all of it with the source of each fact, `hpcvlm models fit NAME --gpus
+A100:1` the arithmetic for other GPUs and longer contexts. Sizes are decimal gigabytes on disk.
+*GPUs* is the number that a launch takes of each type unless told otherwise; it fits by arithmetic.
+*verified* names runs that proved it; it is empty until there is one.
+"""
+
+
+def _models_table(specs: list[ModelSpec]) -> Iterator[str]:
+    names = [
+        "name",
+        "repository",
+        "parameters",
+        "weights",
+        "context",
+        "vLLM",
+        "GPUs",
+        "variants",
+        "verified",
+    ]
+    yield f"| {' | '.join(names)} |"
+    yield f"| {' | '.join('---' for _ in names)} |"
+    for spec in specs:
+        repo = spec.snapshot.repo
+        link = repo if repo.startswith("hpcvlm/") else f"[{repo}](https://huggingface.co/{repo})"
+        gpus = ", ".join(f"{kind}:{count}" for kind, count in spec.parallelism.gpus.items())
+        runs = ", ".join(f"{run.gpus}, vLLM {run.engine}" for run in spec.verified)
+        cells = (
+            f"`{spec.name}`",
+            link + (" (gated)" if spec.gated else ""),
+            billions(spec.parameters),
+            gigabytes(spec.weight_bytes),
+            tokens(spec.context_length),
+            versions(spec.engine.versions),
+            gpus,
+            ", ".join(f"`{name}`" for name in spec.variants),
+            runs,
+        )
+        yield f"| {' | '.join(cells)} |"
+
+
 GENERATORS: dict[str, Callable[[], str]] = {
     "docs/reference/model.schema.json": lambda: schema_page("model"),
     "docs/reference/site.schema.json": lambda: schema_page("site"),
     "docs/reference/model-file.md": lambda: file_page(ModelSpec, MODEL_INTRODUCTION),
     "docs/reference/site-file.md": lambda: file_page(SiteSpec, SITE_INTRODUCTION),
     "docs/reference/commands.md": commands_page,
+    "docs/reference/models.md": models_page,
 }
 
 

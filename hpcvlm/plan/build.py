@@ -18,6 +18,7 @@ from hpcvlm.plan.gpus import (
     ChosenGpus,
     choose_gpus,
     cluster_issues,
+    gpu_candidates,
     gpu_issues,
     only_gpu_type,
     parse_gpus,
@@ -25,7 +26,6 @@ from hpcvlm.plan.gpus import (
 )
 from hpcvlm.plan.memory import (
     estimate_options,
-    gpu_candidates,
     memory_fit,
     memory_issues,
     model_shape,

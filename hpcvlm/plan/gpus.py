@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpcvlm.catalog.schema import ModelSpec
 from hpcvlm.errors import HpcvlmError
+from hpcvlm.memory.gpus import GpuSpec, find_gpu, gpu_of_bytes
 from hpcvlm.plan.model import GpuRequest, Issue
 from hpcvlm.site.cluster import Cluster, Partition, nearest_type
 from hpcvlm.site.schema import GpuType, SiteSpec
@@ -14,6 +16,9 @@ from hpcvlm.site.schema import GpuType, SiteSpec
 # A type may begin with a digit, as 1g.5gb does.
 _GPUS = re.compile(r"(?P<count>\d+)|(?P<type>\d*[A-Za-z_][\w.-]*)(?::(?P<typed>\d+))?", re.ASCII)
 _DEFAULT = "default"
+_SITE_UNITS = {"": 1 << 20, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+# What a driver leaves of the size that a maker names; see hpcvlm.memory.gpu_table.
+_SHARE_OF_NAMED = 0.98
 _LIST = "sinfo -o '%P %G' lists GPUs by partition"
 
 
@@ -54,8 +59,11 @@ def choose_gpus(text: str | None, spec: ModelSpec, site: SiteSpec) -> ChosenGpus
     Raises:
         HpcvlmError: ``gpus-invalid``.
     """
-    asked = GpuRequest(default_count(spec, None)) if text is None else parse_gpus(text, spec)
+    asked = parse_gpus(text, spec) if text is not None else GpuRequest(default_count(spec, None))
     name, kind = site_type(asked.type, site)
+    if text is not None and ":" not in text and asked.type is not None:
+        meant = gpu_candidates(asked.type, kind)
+        asked = GpuRequest(default_count(spec, asked.type, meant), asked.type)
     style = (kind.request if kind else None) or site.gpu_request
     option = "gres" if style == "gres" else "gpus-per-node"
     constraint = kind.constraint if kind else None
@@ -64,6 +72,22 @@ def choose_gpus(text: str | None, spec: ModelSpec, site: SiteSpec) -> ChosenGpus
         constraint, slurm_type = constraint or slurm_type, None
     slurm = GpuRequest(asked.count, slurm_type)
     return ChosenGpus(GpuRequest(asked.count, name), slurm, option, constraint, kind)
+
+
+def gpu_candidates(name: str | None, kind: GpuType | None) -> tuple[GpuSpec, ...]:
+    """The GPUs that a name can mean here, smallest first.
+
+    Args:
+        name: as the user or Slurm says it; None for any.
+        kind: what the site file says of the type.
+    """
+    words = [word for word in (kind and kind.hardware, kind and kind.slurm_name, name) if word]
+    found = next((specs for specs in map(find_gpu, words) if specs), ())
+    if kind is None or kind.memory is None:
+        return found
+    total = int(_site_bytes(kind.memory) * _SHARE_OF_NAMED)
+    near = [spec for spec in found if abs(spec.total_bytes - total) < total * 0.1]
+    return tuple(near[:1]) or (gpu_of_bytes(words[0] if words else "GPU", total),)
 
 
 def site_type(asked: str | None, site: SiteSpec) -> tuple[str | None, GpuType | None]:
@@ -100,15 +124,31 @@ def parse_gpus(text: str, spec: ModelSpec) -> GpuRequest:
         )
     if match["count"]:
         return GpuRequest(int(match["count"]))
-    count = int(match["typed"]) if match["typed"] else default_count(spec, match["type"])
-    return GpuRequest(count, match["type"])
+    kind = match["type"]
+    typed = match["typed"]
+    count = int(typed) if typed else default_count(spec, kind, gpu_candidates(kind, None))
+    return GpuRequest(count, kind)
 
 
-def default_count(spec: ModelSpec, gpu_type: str | None) -> int:
-    """GPUs per node that the model's file gives for a type, 1 when it gives none."""
+def default_count(spec: ModelSpec, gpu_type: str | None, hardware: Sequence[GpuSpec] = ()) -> int:
+    """GPUs per node that the model's file gives for a type, 1 when it gives none.
+
+    Args:
+        spec: the model.
+        gpu_type: as the user or Slurm says it.
+        hardware: what that name can mean; where it has several sizes, the number for all counts.
+    """
     gpus = spec.parallelism.gpus
     by_type = {name.lower(): number for name, number in gpus.items()}
-    return by_type.get((gpu_type or _DEFAULT).lower(), gpus.get(_DEFAULT, 1))
+    if gpu_type is not None and gpu_type.lower() in by_type:
+        return by_type[gpu_type.lower()]
+    meant = {gpu.name for gpu in hardware}
+    numbers = [
+        number
+        for name, number in gpus.items()
+        if name != _DEFAULT and meant & {gpu.name for gpu in find_gpu(name)}
+    ]
+    return max(numbers, default=gpus.get(_DEFAULT, 1))
 
 
 def gpu_issues(
@@ -195,3 +235,9 @@ def _other(partitions: list[str]) -> str:
 
 def _any_of(numbers: list[int]) -> str:
     return ", ".join(str(n) for n in numbers[:-1]) + f" or {numbers[-1]}" if numbers[1:] else "1"
+
+
+def _site_bytes(text: str) -> int:
+    """``80G`` of a site file; without a letter megabytes, as Slurm counts."""
+    unit = text[-1] if text[-1].isalpha() else ""
+    return int(text.removesuffix(unit)) * _SITE_UNITS[unit]

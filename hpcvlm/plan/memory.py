@@ -9,35 +9,15 @@ from collections.abc import Mapping, Sequence
 from hpcvlm.catalog.schema import ModelSpec
 from hpcvlm.memory.advice import Advice, advise
 from hpcvlm.memory.estimate import EstimateOptions, estimate
-from hpcvlm.memory.gpus import GpuSpec, find_gpu, gpu_of_bytes
+from hpcvlm.memory.gpus import GpuSpec
 from hpcvlm.memory.model_config import read_model
 from hpcvlm.memory.quantization import read_quantization
 from hpcvlm.memory.shapes import ModelShape, Quantization
 from hpcvlm.plan.model import Issue, MemoryFit
-from hpcvlm.site.schema import GpuType
 
 MEMORY_CODE = "memory"
 _UNITS = {"": 1, "k": 1000, "m": 10**6, "g": 10**9, "K": 1024, "M": 1024**2, "G": 1024**3}
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)([kKmMgG]?)")
-_SITE_UNITS = {"": 1 << 20, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-# What a driver leaves of the size that a maker names; see hpcvlm.memory.gpu_table.
-_SHARE_OF_NAMED = 0.98
-
-
-def gpu_candidates(name: str | None, kind: GpuType | None) -> tuple[GpuSpec, ...]:
-    """The GPUs that a name can mean here, smallest first.
-
-    Args:
-        name: as the user or Slurm says it; None for any.
-        kind: what the site file says of the type.
-    """
-    words = [word for word in (kind and kind.hardware, kind and kind.slurm_name, name) if word]
-    found = next((specs for specs in map(find_gpu, words) if specs), ())
-    if kind is None or kind.memory is None:
-        return found
-    total = int(_site_bytes(kind.memory) * _SHARE_OF_NAMED)
-    near = [spec for spec in found if abs(spec.total_bytes - total) < total * 0.1]
-    return tuple(near[:1]) or (gpu_of_bytes(words[0] if words else "GPU", total),)
 
 
 def model_shape(
@@ -210,9 +190,3 @@ def _mapping(value: object) -> dict[str, object]:
     if isinstance(value, str):
         value = _value(value)
     return dict(value) if isinstance(value, Mapping) else {}
-
-
-def _site_bytes(text: str) -> int:
-    """``80G`` of a site file; without a letter megabytes, as Slurm counts."""
-    unit = text[-1] if text[-1].isalpha() else ""
-    return int(text.removesuffix(unit)) * _SITE_UNITS[unit]

@@ -62,10 +62,12 @@ class _View:
     """Nodes by partition.
 
     Attributes:
+        every: each node once.
         nodes: None where scontrol did not show them; then `kinds` is all there is.
         kinds: Slurm's GPU types with the most on one node, by partition.
     """
 
+    every: tuple[NodeRecord, ...]
     nodes: dict[str, tuple[NodeRecord, ...]] | None
     kinds: dict[str, dict[str, int]]
 
@@ -89,15 +91,16 @@ def _view(answers: Answers) -> _View:
     for name, part, _ in _pairs(answers):
         kinds[name] = _nameable(dict(part.gpu_types)) if part is not None else {}
     if not answers.nodes:
-        return _View(None, kinds)
+        return _View((), None, kinds)
     nodes: dict[str, tuple[NodeRecord, ...]] = dict.fromkeys(kinds, ())
-    for node in (replace(one, gpus=_nameable(one.gpus)) for one in answers.nodes):
+    every = tuple(replace(one, gpus=_nameable(one.gpus)) for one in answers.nodes)
+    for node in every:
         for name in node.partitions:
             nodes[name] = (*nodes.get(name, ()), node)
             most = kinds.setdefault(name, {})
             for kind, count in node.gpus.items():
                 most[kind] = max(count, most.get(kind, 0))
-    return _View(nodes, kinds)
+    return _View(every, nodes, kinds)
 
 
 def _nameable(gpus: Mapping[str, int]) -> dict[str, int]:
@@ -112,8 +115,7 @@ def _nameable(gpus: Mapping[str, int]) -> dict[str, int]:
 def _gpu_types(view: _View) -> dict[str, GpuFacts]:
     """Every type: by Slurm's name, or by the feature that picks it."""
     typed = list(dict.fromkeys(k for kinds in view.kinds.values() for k in kinds if k != UNTYPED))
-    everywhere = {node.name: node for some in (view.nodes or {}).values() for node in some}
-    features = [f for node in everywhere.values() if (f := view.features(node)) is not None]
+    features = [f for node in view.every if (f := view.features(node)) is not None]
     names = site_names([*typed, *features])
     found: dict[str, GpuFacts] = {}
     for word in [*typed, *dict.fromkeys(features)]:
@@ -121,7 +123,7 @@ def _gpu_types(view: _View) -> dict[str, GpuFacts]:
         told = read_name(word)
         with_it = [
             node
-            for node in everywhere.values()
+            for node in view.every
             if (view.features(node) == word if by_feature else word in node.gpus)
         ]
         found[word] = GpuFacts(

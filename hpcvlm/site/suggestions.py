@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from hpcvlm.site.facts import Machine, SiteFacts
+from hpcvlm.site.yaml_lines import clean, scalar
 
 _PREFERRED = ("apptainer", "singularity", "podman", "docker")
 
@@ -68,10 +67,10 @@ def _runtime(machine: Machine) -> list[str]:
     lines.append(f"runtime: {name}" if name else "# runtime: apptainer")
     lines += ["# gpu_flag: --nv    # --rocm for AMD GPUs"]
     if machine.runtime_modules:
-        offered = ", ".join(_clean(name) for name in machine.runtime_modules)
+        offered = ", ".join(clean(name) for name in machine.runtime_modules)
         lines.append(f"# {machine.module_system} offers: {offered}")
         if offer is not None:
-            return [*lines, "modules:", f"  - {json.dumps(offer[1])}", ""]
+            return [*lines, "modules:", f"  - {scalar(offer[1])}", ""]
     elif machine.module_system:
         lines.append(f"# {machine.module_system} is here; modules that a job must load first:")
     return [*lines, "# modules: [apptainer]", ""]
@@ -80,9 +79,9 @@ def _runtime(machine: Machine) -> list[str]:
 def _images(machine: Machine) -> list[str]:
     lines = ["# Images: vllm-VERSION.sif files in one folder, or each under 'engines'."]
     for folder, names in machine.images:
-        lines.append(f"# {_clean(folder)} has {', '.join(_clean(name) for name in names)}")
+        lines.append(f"# {clean(folder)} has {', '.join(clean(name) for name in names)}")
     if machine.images:
-        lines.append(f"image_folder: {json.dumps(machine.images[0][0])}")
+        lines.append(f"image_folder: {scalar(machine.images[0][0])}")
     else:
         lines.append("# image_folder: /shared/containers")
     lines += [
@@ -99,7 +98,7 @@ def _caches(machine: Machine) -> list[str]:
         return [*lines, "# hub_caches: [/shared/models/huggingface/hub]", ""]
     lines.append("hub_caches:")
     for origin, folder in machine.hub_caches:
-        lines += [f"  # {_clean(origin)}", f"  - {json.dumps(folder)}"]
+        lines += [f"  # {clean(origin)}", f"  - {scalar(folder)}"]
     return [*lines, ""]
 
 
@@ -120,14 +119,10 @@ def _folders(machine: Machine) -> list[str]:
 def _network(machine: Machine) -> list[str]:
     lines = ["# How compute nodes reach the outside, and whether others reach the engine."]
     for name, value in machine.proxies:
-        lines.append(f"# {_clean(name)} is {_clean(value)} on this machine")
+        lines.append(f"# {clean(name)} is {clean(value)} on this machine")
     return [
         *lines,
         "# proxy: {http: 'http://proxy.example.org:3128', https: 'http://proxy.example.org:3128'}",
         "# listen: loopback",
         "",
     ]
-
-
-def _clean(text: str) -> str:
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

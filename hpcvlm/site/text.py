@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import re
-import textwrap
 from collections.abc import Iterable
 
 from hpcvlm.site.facts import GpuFacts, PartitionFacts, SiteFacts
 from hpcvlm.site.suggestions import suggestions
+from hpcvlm.site.yaml_lines import comment, scalar
 from hpcvlm.slurm.time import format_time_limit
-from hpcvlm.yamlfile.text import parse_value
 
-_WIDTH = 99
 _MIB_PER_GIB = 1024
-_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./@+-]*")
 
 
 def site_text(facts: SiteFacts) -> str:
@@ -28,27 +23,6 @@ def site_text(facts: SiteFacts) -> str:
         *suggestions(facts.machine),
     ]
     return "\n".join(lines).rstrip("\n") + "\n"
-
-
-def comment(text: str, indent: str = "") -> list[str]:
-    """Comment lines; whatever Slurm said becomes one harmless line of words first."""
-    clean = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return textwrap.wrap(
-        clean,
-        _WIDTH,
-        initial_indent=f"{indent}# ",
-        subsequent_indent=f"{indent}#   ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
-def scalar(text: str) -> str:
-    """A text as YAML: plain where it reads back as the same text, else in double quotes."""
-    if _PLAIN.fullmatch(text) and parse_value(text) == text:
-        return text
-    # JSON's strings are YAML's double-quoted ones; C1 controls are not escaped by JSON.
-    return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def _head(facts: SiteFacts) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.slurm.gres import Gres, gpus_of, parse_gres
@@ -184,7 +185,7 @@ def _records(head: str, stdout: str) -> Iterator[dict[str, str]]:
     if not starts and re.match(r"\s*[A-Z]\w+=", stdout):
         line = stdout.strip().splitlines()[0]
         raise HpcvlmError("slurm-output", f"scontrol gave a line that cannot be read: {line!r}")
-    for start, end in zip(starts, [*starts[1:], len(stdout)], strict=True):
+    for start, end in pairwise([*starts, len(stdout)]):
         yield _pairs(" ".join(line.strip() for line in stdout[start:end].splitlines()))
 
 

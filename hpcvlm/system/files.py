@@ -34,7 +34,9 @@ def make_private_folder(path: Path, *, exist_ok: bool = False) -> None:
         FileExistsError: it is there already and `exist_ok` is false; the call is atomic, so of
             two callers only one succeeds.
     """
-    path.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+    # mkdir's own `parents` gives its mode to the last folder alone.
+    for parent in reversed([folder for folder in path.parents if not folder.exists()]):
+        parent.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
     path.mkdir(mode=PRIVATE_FOLDER, exist_ok=exist_ok)
     path.chmod(PRIVATE_FOLDER)
 

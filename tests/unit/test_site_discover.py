@@ -7,126 +7,37 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from hpcvlm.plan.model import LaunchPlan, LaunchRequest, PlanResult
 from hpcvlm.site.cluster import Cluster, Partition, parse_sinfo
 from hpcvlm.site.discover import site_facts
-from hpcvlm.site.facts import Answers, Machine, PartitionFacts, Runtime, SiteFacts, Unanswered
-from hpcvlm.site.gpu_names import feature_for, read_name, site_names, size_feature
-from hpcvlm.site.schema import GpuType, PartitionSpec, SiteSpec
+from hpcvlm.site.facts import Answers, SiteFacts, Unanswered
+from hpcvlm.site.gpu_names import size_feature
+from hpcvlm.site.schema import GpuType, PartitionSpec
 from hpcvlm.site.suggestions import missing
-from hpcvlm.site.text import comment, scalar, site_text
-from hpcvlm.slurm.accounts import Association, Qos, parse_associations
-from hpcvlm.slurm.gres import Gres, gpus_of, parse_gres
+from hpcvlm.site.text import site_text
+from hpcvlm.slurm.accounts import Association, Qos
+from hpcvlm.slurm.gres import Gres
 from hpcvlm.slurm.records import (
     NodeRecord,
     PartitionRecord,
     SlurmConfig,
-    parse_scontrol_config,
     parse_scontrol_nodes,
     parse_scontrol_partitions,
 )
-from hpcvlm.yamlfile import validate
-from hpcvlm.yamlfile.text import parse, parse_value
-from tests.job_fixtures import make_plan
-
-SITES = Path(__file__).parents[1] / "data" / "slurm" / "sites"
-IMAGE = "/images/vllm-0.32.0.sif"
-CONS_TRES = SlurmConfig(
-    {
-        "ClusterName": "north",
-        "SLURM_VERSION": "24.05.1",
-        "SelectType": "select/cons_tres",
-        "AccountingStorageType": "accounting_storage/slurmdbd",
-        "AccountingStorageEnforce": "associations,limits,qos",
-    }
+from hpcvlm.yamlfile.text import parse
+from tests.site_fixtures import (
+    CONS_TRES,
+    SITES,
+    answers_of,
+    captured,
+    cluster_of,
+    nodes_of_features,
+    options,
+    part,
+    planned,
+    site_issues,
+    spec_of,
 )
-
-
-# ---- The captures -----------------------------------------------------------------------------
-
-
-def captured(name: str) -> list[dict[str, str]]:
-    path = SITES / f"{name}.yaml"
-    data: Any = parse(path.read_text(encoding="utf-8"), str(path))
-    answers: list[dict[str, str]] = data["answers"]
-    return answers
-
-
-def answers_of(name: str) -> Answers:
-    """A site's captured answers as hpcvlm reads them."""
-    found = Answers()
-    for answer in captured(name):
-        command, text = answer["command"], answer["text"]
-        if "show config" in command:
-            found = replace(found, config=parse_scontrol_config(0, text, ""))
-        elif "show partition" in command:
-            found = replace(found, partitions=parse_scontrol_partitions(0, text, ""))
-        elif "show node" in command:
-            found = replace(found, nodes=parse_scontrol_nodes(0, text, ""))
-        else:
-            raise AssertionError(command)
-    return replace(found, cluster=cluster_of(found.nodes or ())) if found.nodes else found
-
-
-def cluster_of(nodes: tuple[NodeRecord, ...]) -> Cluster:
-    """What sinfo would show of these nodes."""
-    lines = [
-        f"{partition}|up|infinite|1|{node.cpus}|{node.memory}|"
-        + (",".join(f"gpu:{k}:{n}" if k else f"gpu:{n}" for k, n in node.gpus.items()) or "(null)")
-        for node in nodes
-        for partition in node.partitions
-    ]
-    return parse_sinfo(0, "\n".join(lines), "")
-
-
-def nodes_of_features(cluster: str) -> tuple[NodeRecord, ...]:
-    """Nodes of one partition, from sinfo's features and GRES."""
-    (answer,) = (one for one in captured("alliance") if one["cluster"] == cluster)
-    rows = [line.split("|") for line in answer["text"].splitlines()]
-    return tuple(
-        NodeRecord(
-            name=f"n{number}",
-            state="IDLE",
-            cpus=64,
-            memory=512_000,
-            gres=parse_gres(gres),
-            features=tuple(features.split(",")),
-            partitions=("all",),
-            gpus=gpus_of(parse_gres(gres)),
-        )
-        for number, (features, gres) in enumerate(rows)
-    )
-
-
-def spec_of(facts: SiteFacts) -> SiteSpec:
-    return validate(SiteSpec, site_text(facts), "new.yaml")
-
-
-def part(facts: SiteFacts, name: str) -> PartitionFacts:
-    (found,) = (one for one in facts.partitions if one.name == name)
-    return found
-
-
-def planned(facts: SiteFacts, cluster: Cluster | None, gpus: str, partition: str) -> PlanResult:
-    text = f"{site_text(facts)}\nengines: [{{version: 0.32.0, image: {IMAGE}}}]\n"
-    asked = LaunchRequest("tiny-vlm", gpus=gpus, partition=partition)
-    return make_plan(
-        asked, site_text=text, cluster=cluster, images_on_disk=frozenset({IMAGE}), executor="slurm"
-    )
-
-
-def site_issues(result: PlanResult) -> list[str]:
-    """What is wrong with the request as such; whether the model suits the GPU is another matter."""
-    codes = {"gpus-invalid", "gpu-type-unknown", "gpu-count", "partition-unknown", "time-limit",
-             "option-required"}  # fmt: skip
-    return [issue.sentence for issue in result.issues if issue.code in codes]
-
-
-def options(plan: LaunchPlan) -> dict[str, str]:
-    return {option.name: option.value for option in plan.sbatch}
 
 
 @pytest.mark.parametrize("path", sorted(SITES.glob("*.yaml")), ids=lambda path: path.stem)
@@ -349,137 +260,6 @@ def test_a_very_old_slurm_with_whole_nodes() -> None:
     assert "mem-per-gpu" not in options(result.plan)
 
 
-# ---- Parsers ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("gpu:4", [("gpu", "", 4)]),
-        ("gpu", [("gpu", "", 1)]),
-        ("gpu:A100", [("gpu", "A100", 1)]),
-        ("gpu:A100:4(S:0,2,4)", [("gpu", "A100", 4)]),
-        ("gpu:1g.5gb:2(IDX:0-1),nvme:1", [("gpu", "1g.5gb", 2), ("nvme", "", 1)]),
-        ("craynetwork:4K", [("craynetwork", "", 4096)]),
-        ("gpu:no_consume:4", [("gpu", "", 4)]),
-        ("gpu:A100:0(IDX:N/A)", [("gpu", "A100", 0)]),
-        ("gpu:a100:2,shard:a100:8(0/4,0/4)", [("gpu", "a100", 2), ("shard", "a100", 8)]),
-        ("mygpu:4", [("mygpu", "", 4)]),
-        ("gpu:2080ti:4", [("gpu", "2080ti", 4)]),
-        ("(null)", []),
-        ("", []),
-    ],
-)
-def test_generic_resources(text: str, expected: list[tuple[str, str, int]]) -> None:
-    assert parse_gres(text) == tuple(Gres(*one) for one in expected)
-
-
-def test_gpus_in_use_are_read_where_they_are_shown() -> None:
-    line = "NodeName=n1 CPUTot=8 Gres=gpu:A100:4 GresUsed=gpu:A100:3(IDX:0-2) State=MIXED"
-    (node,) = parse_scontrol_nodes(0, line, "")
-    assert gpus_of(node.gres_used) == {"A100": 3}
-
-
-def test_memory_that_slurm_keeps_for_itself_is_not_shared() -> None:
-    line = "NodeName=n1 CPUTot=8 RealMemory=64000 MemSpecLimit=4000 Gres=gpu:2 State=IDLE"
-    (node,) = parse_scontrol_nodes(0, line, "")
-    assert node.memory == 60000
-
-
-@pytest.mark.parametrize(
-    ("state", "usable"),
-    [
-        ("IDLE", True),
-        ("MIXED+PLANNED", True),
-        ("IDLE+CLOUD+POWERED_DOWN", True),
-        ("ALLOCATED*", True),
-        ("DOWN*", False),
-        ("DOWN+NOT_RESPONDING", False),
-        ("MIXED+DRAIN", False),
-        ("IDLE*+DRAIN", False),
-        ("INVAL", False),
-        ("FUTURE", False),
-    ],
-)
-def test_nodes_that_are_out_of_service(state: str, usable: bool) -> None:
-    assert NodeRecord("n", state).usable is usable
-
-
-@pytest.mark.parametrize(
-    ("select", "parameters", "takes"),
-    [
-        ("select/cons_tres", "CR_CORE_MEMORY", True),
-        ("", "", True),
-        ("select/linear", "", False),
-        ("select/cons_res", "CR_CPU", False),
-        ("select/cray_aries", "CR_CORE_MEMORY,OTHER_CONS_TRES,NHC_NO", True),
-        ("select/cray_aries", "CR_CORE_MEMORY", False),
-    ],
-)
-def test_whether_gpus_per_node_is_taken(select: str, parameters: str, takes: bool) -> None:
-    config = SlurmConfig({"SelectType": select, "SelectTypeParameters": parameters})
-    assert config.gpus_per_node is takes
-
-
-def test_associations() -> None:
-    text = "north|physics||normal,gpu|normal\nsouth|physics|||\nnorth|chem|gpu|gpu|gpu\n"
-    assert parse_associations(0, text, "") == (
-        Association("north", "physics", "", ("normal", "gpu"), "normal"),
-        Association("south", "physics"),
-        Association("north", "chem", "gpu", ("gpu",), "gpu"),
-    )
-
-
-# ---- Names ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "product", "memory", "hardware"),
-    [
-        ("A100", "A100", None, None),
-        ("nvidia_a100_80gb_pcie", "A100", "80G", "NVIDIA A100 80GB PCIe"),
-        ("nvidia_a100-sxm4-40gb", "A100", "40G", "NVIDIA A100-SXM4-40GB"),
-        ("nvidia_h100_80gb_hbm3", "H100", "80G", "NVIDIA H100 80GB HBM3"),
-        ("tesla_v100-sxm2-32gb", "V100", "32G", "Tesla V100-SXM2-32GB"),
-        ("nvidia_geforce_rtx_2080_ti", None, None, "NVIDIA GeForce RTX 2080 Ti"),
-        ("l40s", "L40S", None, None),
-        ("A100fat", None, None, None),
-        ("a100_1g.5gb", "A100", "5G", None),
-        ("mi250x", "MI250X", None, None),
-        ("V100-16GB", "V100", "16G", None),
-        ("volta", None, None, None),
-    ],
-)
-def test_what_a_name_says(
-    text: str, product: str | None, memory: str | None, hardware: str | None
-) -> None:
-    name = read_name(text)
-    assert (name.product, name.memory, name.hardware) == (product, memory, hardware)
-
-
-def test_names_for_users_are_short_and_never_shared() -> None:
-    assert site_names(["nvidia_a100_80gb_pcie", "h100"]) == {
-        "nvidia_a100_80gb_pcie": "A100",
-        "h100": "H100",
-    }
-    assert site_names(["nvidia_a100-sxm4-40gb", "nvidia_a100-sxm4-80gb", "t4"]) == {
-        "nvidia_a100-sxm4-40gb": "A100-40",
-        "nvidia_a100-sxm4-80gb": "A100-80",
-        "t4": "T4",
-    }
-    assert site_names(["nvidia_h100_nvl", "nvidia_h100_pcie"]) == {
-        "nvidia_h100_nvl": "h100_nvl",
-        "nvidia_h100_pcie": "h100_pcie",
-    }
-    assert site_names(["a100", "A100"]) == {"a100": "a100-1", "A100": "A100-2"}
-    assert site_names(["gpu:x", "gpu+x"]) == {"gpu:x": "gpu-x-1", "gpu+x": "gpu-x-2"}
-
-
-def test_the_plainest_feature_is_taken() -> None:
-    assert feature_for(("nvlink", "v100", "v100-32gb")) == "v100"
-    assert feature_for(("intel", "skylake")) is None
-
-
 # ---- Partitions that a user can and cannot use --------------------------------------------------
 
 NODE = NodeRecord("g1", "IDLE", 64, 512_000, partitions=("gpu",), gpus={"A100": 4})
@@ -699,125 +479,3 @@ def test_notes_on_the_whole_cluster() -> None:
         "PreemptType": "preempt/none",
     }
     assert site_facts(Answers(config=SlurmConfig(calm))).notes == ()
-
-
-# ---- The text ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["gpu", "yes", "null", "007", "1.10", "1:2", "a b", "#x", "é", "a: b", "'", '"', "\u2028", "-",
-     "@x", "{a}", "a\tb", "C:\\x", "~", "*", "&a", "\x85"],
-)  # fmt: skip
-def test_a_text_reads_back_as_it_was(text: str) -> None:
-    written = scalar(text)
-    assert "\n" not in written
-    assert parse_value(written) == text
-    assert parse(f"{written}: 1", "f") == {text: 1}
-
-
-def test_comments_stay_comments() -> None:
-    lines = comment("a\nb: c\x1b[31m\u2028d " + "word " * 40)
-    assert all(line.startswith("#") and len(line) <= 99 for line in lines)
-    assert lines[0].startswith("# a b: c [31m d word")
-
-
-def test_hostile_words_from_slurm_do_no_harm() -> None:
-    name = "x: {y}\u2028z"
-    node = NodeRecord("n", "IDLE", 8, 64000, features=("a\u2028b: 1",), partitions=(name,),
-                      gpus={"A100": 1})  # fmt: skip
-    seen = Partition(name, True, True, None, (("A100", 1),), 1, 8, 64000)
-    config = SlurmConfig(
-        {"ClusterName": 'n"\u2028x: 1', "JobSubmitPlugins": "lua\u2028account: me"}
-    )
-    facts = site_facts(Answers(cluster=Cluster((seen,)), nodes=(node,), config=config))
-    spec = spec_of(facts)
-    assert (spec.name, spec.account, set(spec.partitions)) == (
-        config.get("ClusterName"),
-        None,
-        {name},
-    )
-
-
-def test_a_type_that_no_file_can_name_is_asked_for_by_number() -> None:
-    node = NodeRecord("n", "IDLE", 8, 64000, partitions=("gpu",), gpus={"rtx+": 2, "A100": 1})
-    facts = site_facts(Answers(cluster=cluster_of((node,)), nodes=(node,)))
-    assert list(spec_of(facts).gpu_types) == ["A100"]
-    assert part(facts, "gpu").untyped == 2
-
-
-WORDS = st.text(st.characters(codec="utf-8"), max_size=12)
-NODES = st.builds(
-    NodeRecord,
-    name=WORDS,
-    state=st.sampled_from(["IDLE", "DOWN*", ""]),
-    cpus=st.integers(0, 256),
-    memory=st.integers(0, 2**21),
-    features=st.lists(WORDS | st.sampled_from(["a100", "v100-32gb", "40gb"])).map(tuple),
-    partitions=st.lists(st.sampled_from(["a", "b: {", "\u2028"])).map(tuple),
-    gpus=st.dictionaries(
-        WORDS | st.sampled_from(["", "a100", "nvidia_a100_80gb_pcie", "1g.5gb"]),
-        st.integers(1, 16),
-        max_size=3,
-    ),
-)
-
-
-@given(st.lists(NODES, max_size=4).map(tuple), st.dictionaries(WORDS, WORDS), WORDS)
-@settings(max_examples=60, deadline=None)
-def test_whatever_slurm_says_the_file_is_valid(
-    nodes: tuple[NodeRecord, ...], values: dict[str, str], word: str
-) -> None:
-    config = SlurmConfig({**values, "ClusterName": word, "JobSubmitPlugins": word})
-    rows = (Association(word, word, "", (word,), word), Association(word, "other"))
-    records = (PartitionRecord("a", qos=word, allow_qos=(word,)), PartitionRecord("b: {"))
-    machine = Machine(images=((word, (word,)),), hub_caches=((word, word),),
-                      proxies=((word, word),), runtime_modules=(word,))  # fmt: skip
-    facts = site_facts(
-        Answers(None, config, records, nodes, rows, None, (), word, machine,
-                (Unanswered(word, word),))
-    )  # fmt: skip
-    assert spec_of(facts).executor == "slurm"
-
-
-def test_what_the_machine_shows_is_written_and_the_rest_suggested() -> None:
-    machine = Machine(
-        runtimes=(Runtime("docker", "28.2"), Runtime("apptainer", "1.4.5")),
-        module_system="Lmod",
-        images=(("/img", ("vllm-0.33.0.sif",)),),
-        hub_caches=(("from HF_HOME", "/models/hub"),),
-        proxies=(("https_proxy", "http://proxy:3128"),),
-        scratch=("TMPDIR",),
-    )
-    facts = site_facts(Answers(machine=machine))
-    spec = spec_of(facts)
-    assert (spec.runtime, spec.image_folder, spec.hub_caches) == (
-        "apptainer", "/img", ("/models/hub",),
-    )  # fmt: skip
-    assert spec.modules == ()
-    assert "# https_proxy is http://proxy:3128 on this machine" in site_text(facts)
-    assert not any(line.startswith(("runtime", "image", "hub")) for line in missing(facts))
-
-
-def test_a_runtime_that_only_a_module_has() -> None:
-    machine = Machine(module_system="Lmod", runtime_modules=("apptainer/1.2", "apptainer/1.3"))
-    facts = site_facts(Answers(machine=machine))
-    assert spec_of(facts).modules == ("apptainer/1.3",)
-    assert missing(facts)[0] == (
-        "runtime: no container runtime is on PATH; the module apptainer/1.3 is taken for it"
-    )
-    old = Machine(module_system="Lmod", runtime_modules=("tools/Singularity/3.8",))
-    spec = spec_of(site_facts(Answers(machine=old)))
-    assert (spec.runtime, spec.modules) == ("singularity", ("tools/Singularity/3.8",))
-
-
-def test_every_line_is_at_most_a_hundred_wide_and_every_suggestion_is_valid() -> None:
-    text = site_text(site_facts(answers_of("tum")))
-    assert max(map(len, text.splitlines())) <= 100
-    # What stands commented out as 'key: value' must be valid when the '#' is taken away.
-    keys = {"account", "qos", "required", "gpu_flag", "modules", "image_folder", "hub_caches",
-            "binds", "media_root", "cache_root", "scratch_root", "proxy", "listen"}  # fmt: skip
-    found = [line[2:] for line in text.splitlines() if line[2:].split(":")[0] in keys]
-    assert {line.split(":")[0] for line in found} >= keys - {"required"}
-    for line in found:
-        validate(SiteSpec, line, line)
