@@ -199,6 +199,16 @@ def _found(draft: Draft) -> list[str]:
         lines.append(f"accounts     {', '.join(facts.accounts)}")
     runtimes = ", ".join(f"{one.name} {one.version}".strip() for one in facts.machine.runtimes)
     lines.append(f"containers   {runtimes or 'no runtime on PATH'}")
+    if facts.machine.module_system:
+        offered = ", ".join(facts.machine.runtime_modules)
+        told = (
+            f"{facts.machine.module_system}: {offered}" if offered else facts.machine.module_system
+        )
+        lines.append(f"modules      {told}")
+    lines += [
+        f"images       {folder}: {', '.join(names)}" for folder, names in facts.machine.images
+    ]
+    lines += [f"hub cache    {folder} ({origin})" for origin, folder in facts.machine.hub_caches]
     lines += [f"no answer    {one.command}: {one.said}" for one in facts.unanswered]
     lines += ["still to be filled in:"]
     lines += [f"  {sentence}" for sentence in missing(facts)]

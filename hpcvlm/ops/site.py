@@ -130,8 +130,9 @@ def shown_values(resolved: ResolvedSite, wanted: Sequence[str] = ()) -> list[Sho
         HpcvlmError: ``setting-invalid`` for a key that no site has.
     """
     data = resolved.spec.model_dump()
+    places = resolved.places()
     every = [
-        ShownValue(key, _value(data, key), source, resolved.places.get(key, ""))
+        ShownValue(key, _value(data, key), source, places.get(key, ""))
         for key, source in resolved.sources.items()
     ]
     if not wanted:

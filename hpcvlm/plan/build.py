@@ -42,9 +42,10 @@ from hpcvlm.plan.model import (
 from hpcvlm.plan.options import option_source, serve_options
 from hpcvlm.plan.sbatch import partition_of, required_issues, sbatch_options
 from hpcvlm.plan.sources import COMMAND_LINE, DEFAULT, Sources
+from hpcvlm.plan.time_limit import choose_time, place_of
 from hpcvlm.site.cluster import Cluster
 from hpcvlm.site.schema import SiteSpec
-from hpcvlm.slurm.time import format_time_limit, parse_duration
+from hpcvlm.slurm.time import parse_duration
 
 # Slurm's own KillWait is 30 s by default (slurm.conf(5)): the script must be done before that.
 STOP_TIMEOUT_S = 20
@@ -128,7 +129,8 @@ def build_plan(
     sources.say("gpus", COMMAND_LINE if request.gpus else "model.parallelism.gpus")
     asked = _Inputs(request, spec, site, found, sources, partition, gpus)
     engine, engine_issues = choose_engine(spec, site, found.images_on_disk, request.engine_version)
-    time_limit_s, time_issues = _time_limit(asked)
+    place = place_of(found.cluster, partition)
+    time_limit_s, time_issues = choose_time(request, spec, site, found.cluster, place, sources)
     # What the user typed comes first, then what the cluster has, then what is on disk.
     issues = _unsupported(spec)
     heads = found.attention_heads or spec.parallelism.attention_heads
@@ -210,6 +212,7 @@ def _assemble(
         name=found.name,
         folder=found.folder,
         partition=asked.partition,
+        place=place_of(found.cluster, asked.partition),
         gpus=gpus,
         time_limit_s=time_limit_s,
         sources=sources,
@@ -314,42 +317,6 @@ def _has(known: Mapping[str, str], place: str) -> bool:
 
 def _loopback(asked: _Inputs) -> bool:
     return asked.found.executor == "local" or asked.site.listen == "loopback"
-
-
-def _time_limit(asked: _Inputs) -> tuple[int, list[Issue]]:
-    """The job's time in seconds; the model's own default gives way to the partition's limit."""
-    request, sources = asked.request, asked.sources
-    text = request.time or asked.spec.time
-    seconds = parse_duration(text, "--time" if request.time else "time")
-    sources.say("time", COMMAND_LINE if request.time else "model.time")
-    limit, where = _longest(asked)
-    if limit is None or seconds <= limit:
-        return seconds, []
-    if request.time is None:
-        sources.say("time", where)
-        return limit, []
-    longest = format_time_limit(limit)
-    issue = Issue(
-        "time-limit",
-        "--time",
-        f"--time {request.time} is longer than {where} allows ({longest})",
-        f"--time {longest}, or another partition",
-        arguable=True,
-    )
-    return seconds, [issue]
-
-
-def _longest(asked: _Inputs) -> tuple[int | None, str]:
-    """The partition's time limit in seconds, None when there is none, and whose it is."""
-    cluster = asked.found.cluster
-    partition = cluster.partition(asked.partition) if cluster is not None else None
-    name = partition.name if partition is not None else asked.partition
-    limits = [partition.time_limit_s] if partition is not None else []
-    place = asked.site.partitions.get(name or "")
-    if place is not None and place.time_limit:
-        limits.append(parse_duration(place.time_limit, "time_limit"))
-    known = [limit for limit in limits if limit is not None]
-    return min(known, default=None), f"partition {name}"
 
 
 def _snapshot_issues(asked: _Inputs) -> list[Issue]:

@@ -30,6 +30,7 @@ def sbatch_options(
     name: str,
     folder: str,
     partition: str | None,
+    place: str | None,
     gpus: ChosenGpus,
     time_limit_s: int,
     sources: Sources,
@@ -42,6 +43,7 @@ def sbatch_options(
         name: the endpoint's.
         folder: job folder, absolute.
         partition: as `partition_of` gives it.
+        place: the partition that the job will be in: that one, or the cluster's default.
         gpus: as `hpcvlm.plan.gpus.choose_gpus` gives it.
         time_limit_s: of the job.
         sources: notes where each value is from.
@@ -56,12 +58,12 @@ def sbatch_options(
         "signal": f"B:TERM@{WARN_BEFORE_END_S}",
         "nodes": str(request.nodes or 1),
     }
-    options |= _per_gpu(site, partition, gpus, sources)
+    options |= _per_gpu(site, place, gpus, sources)
     options |= {
         key: value
         for key, value in (
             ("partition", partition),
-            *_who(request, site, partition, gpus, sources),
+            *_who(request, site, place, gpus, sources),
             ("mail-type", ",".join(site.notify.mail_type)),
             ("mail-user", site.notify.mail_user),
         )
@@ -93,13 +95,13 @@ def required_issues(
 
 
 def _per_gpu(
-    site: SiteSpec, partition: str | None, gpus: ChosenGpus, sources: Sources
+    site: SiteSpec, name: str | None, gpus: ChosenGpus, sources: Sources
 ) -> dict[str, str]:
     if not gpus.slurm.count:
         return {}
     options = dict([gpus.sbatch])
-    place = site.partitions.get(partition or "", NO_PARTITION)
-    above = f"site.partitions.{partition}"
+    place = site.partitions.get(name or "", NO_PARTITION)
+    above = f"site.partitions.{name}"
     cpus = sources.first(
         "cpus-per-task",
         (place.cpus_per_gpu, f"{above}.cpus_per_gpu"),
@@ -120,12 +122,12 @@ def _per_gpu(
 def _who(
     request: LaunchRequest,
     site: SiteSpec,
-    partition: str | None,
+    name: str | None,
     gpus: ChosenGpus,
     sources: Sources,
 ) -> list[tuple[str, str | None]]:
-    place = site.partitions.get(partition or "", NO_PARTITION)
-    above = f"site.partitions.{partition}"
+    place = site.partitions.get(name or "", NO_PARTITION)
+    above = f"site.partitions.{name}"
     account = sources.first(
         "account",
         (request.account, COMMAND_LINE),

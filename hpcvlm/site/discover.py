@@ -37,7 +37,7 @@ def site_facts(answers: Answers) -> SiteFacts:
     request, why = _gpu_request(config, types)
     partition, partition_why = _default_partition(partitions)
     rows = answers.associations or ()
-    accounts = tuple(dict.fromkeys(row.account for row in _here(answers) if row.account))
+    accounts = tuple(sorted({row.account for row in _here(answers) if row.account}))
     return SiteFacts(
         name=config.get("ClusterName") or "this site",
         version=config.get("SLURM_VERSION"),

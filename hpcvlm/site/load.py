@@ -28,13 +28,20 @@ class ResolvedSite:
 
     Attributes:
         sources: by dotted key a file's label, ``environment``, ``command line`` or ``default``.
-        places: by dotted key where it was written: ``file:line``, ``HPCVLM_SITE_PARTITION`` or
-            ``--set partition=gpu``; defaults are not among them.
+        merged: the parts that it is made of.
     """
 
     spec: SiteSpec
     sources: dict[str, str]
-    places: dict[str, str]
+    merged: Merged
+
+    def places(self) -> dict[str, str]:
+        """By dotted key where it was written: ``file:line``, a variable, or ``--set KEY=VALUE``.
+
+        Defaults are not among them. Lines are looked up, which takes longer than reading the site.
+        """
+        by_name = {_dotted(key): part.where(key) for key, part in self.merged.origins.items()}
+        return {name: by_name[name] for name in self.sources if name in by_name}
 
 
 def load_site(
@@ -67,8 +74,7 @@ def resolve_site(
     parts += environment_parts(environment or {})
     merged = merge([*parts, *read_settings(SiteSpec, settings)])
     spec = check(SiteSpec, merged)
-    found = sources(spec, merged)
-    return ResolvedSite(spec, found, _places(found, merged))
+    return ResolvedSite(spec, sources(spec, merged), merged)
 
 
 def environment_parts(environment: Mapping[str, str]) -> list[Part]:
@@ -129,12 +135,6 @@ def _unknown(name: str, known: Mapping[str, object]) -> HpcvlmError:
         f"the environment variable {name} is no key of a site{wrong}",
         f"unset {name}",
     )
-
-
-def _places(found: Mapping[str, str], merged: Merged) -> dict[str, str]:
-    """Where each value that is no default was written."""
-    by_name = {_dotted(key): part.where(key) for key, part in merged.origins.items()}
-    return {name: by_name[name] for name in found if name in by_name}
 
 
 def _dotted(key: Sequence[str | int]) -> str:

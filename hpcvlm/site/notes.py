@@ -27,7 +27,7 @@ def partition_notes(
     """Notes on one partition."""
     notes = [*_defaults(record)]
     if record.exclusive:
-        notes.append("OverSubscribe=EXCLUSIVE: a job gets whole nodes, with all of their GPUs")
+        notes.append("exclusive: a job gets whole nodes, with all of their GPUs")
     if record.needs_reservation:
         notes.append("ReqResv=YES: jobs must name a reservation (sbatch: {reservation: NAME})")
     mode = record.preempt_mode.upper()
@@ -115,8 +115,9 @@ def _plugins(config: SlurmConfig) -> list[str]:
         for name in ("JobSubmitPlugins", "CliFilterPlugins")
         if config.get(name)
     ]
-    task = config.get("TaskPlugin")
-    if task and "cgroup" not in task:
+    # Where it is none, Slurm shows task/none or (null), by its version.
+    task = config.values.get("TaskPlugin", "cgroup")
+    if "cgroup" not in task:
         notes.append(
             f"TaskPlugin={task}: without task/cgroup nothing keeps a job off the GPUs of others"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpcvlm.site.facts import Machine, SiteFacts
-from hpcvlm.site.yaml_lines import clean, scalar
+from hpcvlm.site.yaml_lines import comment, scalar
 
 _PREFERRED = ("apptainer", "singularity", "podman", "docker")
 
@@ -60,15 +60,15 @@ def missing(facts: SiteFacts) -> tuple[str, ...]:
 def _runtime(machine: Machine) -> list[str]:
     found = [f"{one.name} ({one.version or 'version not told'})" for one in machine.runtimes]
     told = ", ".join(found) or "none"
-    lines = [f"# Container runtimes on this machine's PATH: {told}."]
+    lines = comment(f"Container runtimes on this machine's PATH: {told}.")
     chosen = chosen_runtime(machine)
     offer = None if chosen else offered_runtime(machine)
     name = chosen or (offer[0] if offer else None)
     lines.append(f"runtime: {name}" if name else "# runtime: apptainer")
     lines += ["# gpu_flag: --nv    # --rocm for AMD GPUs"]
     if machine.runtime_modules:
-        offered = ", ".join(clean(name) for name in machine.runtime_modules)
-        lines.append(f"# {machine.module_system} offers: {offered}")
+        offered = ", ".join(machine.runtime_modules)
+        lines += comment(f"{machine.module_system} offers: {offered}")
         if offer is not None:
             return [*lines, "modules:", f"  - {scalar(offer[1])}", ""]
     elif machine.module_system:
@@ -79,7 +79,7 @@ def _runtime(machine: Machine) -> list[str]:
 def _images(machine: Machine) -> list[str]:
     lines = ["# Images: vllm-VERSION.sif files in one folder, or each under 'engines'."]
     for folder, names in machine.images:
-        lines.append(f"# {clean(folder)} has {', '.join(clean(name) for name in names)}")
+        lines += comment(f"{folder} has {', '.join(names)}")
     if machine.images:
         lines.append(f"image_folder: {scalar(machine.images[0][0])}")
     else:
@@ -98,7 +98,7 @@ def _caches(machine: Machine) -> list[str]:
         return [*lines, "# hub_caches: [/shared/models/huggingface/hub]", ""]
     lines.append("hub_caches:")
     for origin, folder in machine.hub_caches:
-        lines += [f"  # {clean(origin)}", f"  - {scalar(folder)}"]
+        lines += [*comment(origin, "  "), f"  - {scalar(folder)}"]
     return [*lines, ""]
 
 
@@ -119,7 +119,7 @@ def _folders(machine: Machine) -> list[str]:
 def _network(machine: Machine) -> list[str]:
     lines = ["# How compute nodes reach the outside, and whether others reach the engine."]
     for name, value in machine.proxies:
-        lines.append(f"# {clean(name)} is {clean(value)} on this machine")
+        lines += comment(f"{name} is {value} on this machine")
     return [
         *lines,
         "# proxy: {http: 'http://proxy.example.org:3128', https: 'http://proxy.example.org:3128'}",

@@ -76,6 +76,7 @@ class PartitionRecord:
 
     Attributes:
         state: ``UP``, ``DOWN``, ``DRAIN`` or ``INACTIVE``.
+        exclusive: whether a job gets whole nodes.
         time_limit_s: None when it has no limit.
         default_time_s: of a job that names none; None when it gets the limit.
         allow_accounts: empty when every account may use it; so with QOS and groups.
@@ -206,7 +207,9 @@ def _partition(record: dict[str, str]) -> PartitionRecord:
         hidden=record.get("Hidden") == "YES",
         root_only=record.get("RootOnly") == "YES",
         needs_reservation=record.get("ReqResv") == "YES",
-        exclusive=record.get("OverSubscribe", record.get("Shared", "")) == "EXCLUSIVE",
+        # Exclusive=NODE since Slurm 26.05, Shared= before 16.05.
+        exclusive=record.get("OverSubscribe", record.get("Shared", "")) == "EXCLUSIVE"
+        or record.get("Exclusive") == "NODE",
         time_limit_s=_time(record.get("MaxTime", "")),
         default_time_s=_time(record.get("DefaultTime", "")),
         allow_accounts=_names(record.get("AllowAccounts", "")),

@@ -337,7 +337,7 @@ def test_an_account_for_one_partition_only() -> None:
 
 def test_accounts_of_other_clusters_do_not_count() -> None:
     facts = facts_with(PartitionRecord("gpu"))
-    assert facts.accounts == ("physics", "chem")
+    assert facts.accounts == ("chem", "physics")
     assert facts.accounts_needed
     text = site_text(facts)
     assert "elsewhere" not in text
@@ -470,6 +470,9 @@ def test_notes_on_the_whole_cluster() -> None:
     assert site_facts(Answers(config=hiding)).notes == (
         "PrivateData hides nodes of others, so that some may be missing here",
     )
+    # Newer versions show a plugin that is none as (null).
+    none = SlurmConfig({**CONS_TRES.values, "TaskPlugin": "(null)"})
+    assert any("without task/cgroup" in note for note in site_facts(Answers(config=none)).notes)
     calm = {
         **CONS_TRES.values,
         "KillWait": "30 sec",

@@ -97,16 +97,16 @@ def test_the_environment_over_the_files_and_below_the_command_line() -> None:
         "HPCVLM_STATE": "/state",
     }
     resolved = resolve_site(texts, ["qos=low"], environment)
-    spec = resolved.spec
+    spec, places = resolved.spec, resolved.places()
     assert (spec.account, spec.cpus_per_gpu, spec.qos, spec.listen) == ("2026", 8, "low", "node")
-    assert (resolved.sources["account"], resolved.places["account"]) == (
+    assert (resolved.sources["account"], places["account"]) == (
         "environment",
         "HPCVLM_SITE_ACCOUNT",
     )
-    assert (resolved.sources["qos"], resolved.places["qos"]) == ("command line", "--set qos=low")
-    assert resolved.places["environment.B"] == "~/site.yaml:3"
-    assert resolved.places["engines"] == "/etc/site.yaml:6"
-    assert "listen" not in resolved.places
+    assert (resolved.sources["qos"], places["qos"]) == ("command line", "--set qos=low")
+    assert places["environment.B"] == "~/site.yaml:3"
+    assert places["engines"] == "/etc/site.yaml:6"
+    assert "listen" not in places
     assert resolved.sources["listen"] == "default"
 
 

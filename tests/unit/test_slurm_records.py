@@ -16,7 +16,12 @@ from hpcvlm.slurm.accounts import (
     parse_qos,
 )
 from hpcvlm.slurm.gres import Gres, gpus_of, parse_gres
-from hpcvlm.slurm.records import NodeRecord, SlurmConfig, parse_scontrol_nodes
+from hpcvlm.slurm.records import (
+    NodeRecord,
+    SlurmConfig,
+    parse_scontrol_nodes,
+    parse_scontrol_partitions,
+)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +50,21 @@ def test_gpus_in_use_are_read_where_they_are_shown() -> None:
     line = "NodeName=n1 CPUTot=8 Gres=gpu:A100:4 GresUsed=gpu:A100:3(IDX:0-2) State=MIXED"
     (node,) = parse_scontrol_nodes(0, line, "")
     assert gpus_of(node.gres_used) == {"A100": 3}
+
+
+@pytest.mark.parametrize(
+    ("words", "exclusive"),
+    [
+        ("OverSubscribe=EXCLUSIVE", True),
+        ("OverSubscribe=NO Exclusive=NODE", True),
+        ("OverSubscribe=NO Exclusive=USER", False),
+        ("Shared=EXCLUSIVE", True),
+        ("OverSubscribe=FORCE:4", False),
+    ],
+)
+def test_partitions_that_give_whole_nodes(words: str, exclusive: bool) -> None:
+    (record,) = parse_scontrol_partitions(0, f"PartitionName=gpu {words} State=UP", "")
+    assert record.exclusive is exclusive
 
 
 def test_memory_that_slurm_keeps_for_itself_is_not_shared() -> None:
