@@ -160,7 +160,7 @@ def _container(plain: Any) -> str:  # noqa: ANN401
 def commands_page() -> str:
     """Every command with its options, as Typer itself documents them."""
     done = subprocess.run(
-        [sys.executable, "-m", "typer", "hpcvlm.cli.main", "utils", "docs", "--name", "hpcvlm"],
+        [sys.executable, "-m", "typer", "hpcvlm.cli.app", "utils", "docs", "--name", "hpcvlm"],
         cwd=ROOT,
         env={**os.environ, "NO_COLOR": "1", "COLUMNS": "100", "PYTHONPATH": str(ROOT)},
         capture_output=True,

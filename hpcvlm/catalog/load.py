@@ -39,7 +39,7 @@ class Folder(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TextFolder:
     """A folder in memory."""
 
@@ -58,7 +58,7 @@ class TextFolder:
         return name
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Layer:
     """One folder of model files.
 
@@ -106,7 +106,7 @@ class Layer:
         return _with_one_spelling(part)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Resolved:
     """One model, and where each part of it was said.
 

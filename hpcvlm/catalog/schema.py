@@ -103,7 +103,7 @@ ClassName = Annotated[
 Date = Annotated[str, Rule("a day as 'YYYY-MM-DD'", pattern=r"[0-9]{4}-[0-9]{2}-[0-9]{2}")]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class SnapshotSource(Section):
     """Which files the engine serves: a repository and one revision of it."""
 
@@ -117,7 +117,7 @@ class SnapshotSource(Section):
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class EngineRequirement(Section):
     """Which engine can serve the model, and which versions of it."""
 
@@ -131,7 +131,7 @@ class EngineRequirement(Section):
     reason: str = field(default="", metadata=about("why the range ends where it does"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Parallelism(Section):
     """How the model is spread over GPUs."""
 
@@ -149,7 +149,7 @@ class Parallelism(Section):
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class TokensPerImage(Section):
     """How many tokens of the prompt one image takes."""
 
@@ -159,7 +159,7 @@ class TokensPerImage(Section):
     rule: str = field(default="", metadata=about("how they are counted, in words"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Multimodal(Section):
     """What besides text a prompt may hold."""
 
@@ -174,7 +174,7 @@ class Multimodal(Section):
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Chat(Section):
     """How conversations become prompts, and answers become tool calls and reasoning."""
 
@@ -191,7 +191,7 @@ class Chat(Section):
     reasoning: str | None = field(default=None, metadata=about("vLLM's --reasoning-parser"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Verified(Section):
     """One run that proved that the model works."""
 
@@ -202,7 +202,7 @@ class Verified(Section):
     evidence: str = field(default="", metadata=about("where the report of the run is"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Unsupported(Section):
     """Why no engine can serve the model, and what can be taken in its place."""
 
@@ -212,7 +212,7 @@ class Unsupported(Section):
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Variant(Section):
     """Another set of weights of the model: what is different from the rest of the file.
 
@@ -254,7 +254,7 @@ class Variant(Section):
     time: Duration | None = field(default=None, metadata=about("as of the model"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class ModelSpec(Section):
     """One model that can be launched by name."""
 

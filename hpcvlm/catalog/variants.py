@@ -14,7 +14,7 @@ _KEY = "variants"
 _OF_FILES = ("weight_bytes", "precision")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class VariantPart(Part):
     """What one variant contributes; its keys stand deeper in the file than they apply."""
 

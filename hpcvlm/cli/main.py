@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Annotated
 
 import typer
 
 from hpcvlm import __version__
-from hpcvlm.cli import doctor, endpoints, launch, models, plan, site, smoke
 from hpcvlm.errors import ExitCode, HpcvlmError
 
-_COMMANDS: dict[str, Callable[..., None]] = {
-    "launch": launch.launch,
-    "plan": plan.plan,
-    "render": launch.render,
-    "wait": launch.wait,
-    "ls": endpoints.ls,
-    "status": endpoints.status,
-    "logs": endpoints.logs,
-    "smoke-test": smoke.smoke_test,
-    "env": endpoints.env,
-    "snippet": endpoints.snippet,
-    "stop": endpoints.stop,
-    "demo": smoke.demo,
-    "doctor": doctor.doctor,
+# Where each command is: its module in hpcvlm.cli, loaded only when it is wanted, and its function.
+_COMMANDS: dict[str, tuple[str, str]] = {
+    "launch": ("launch", "launch"),
+    "plan": ("plan", "plan"),
+    "render": ("launch", "render"),
+    "wait": ("launch", "wait"),
+    "ls": ("endpoints", "ls"),
+    "status": ("endpoints", "status"),
+    "logs": ("endpoints", "logs"),
+    "smoke-test": ("smoke", "smoke_test"),
+    "env": ("endpoints", "env"),
+    "snippet": ("endpoints", "snippet"),
+    "stop": ("endpoints", "stop"),
+    "demo": ("smoke", "demo"),
+    "doctor": ("doctor", "doctor"),
 }
-_GROUPS: dict[str, typer.Typer] = {"models": models.app, "site": site.app}
+_GROUPS = ("models", "site")
+_VERSION = "--version"
 
 
 def _version(wanted: bool) -> None:
@@ -39,7 +42,7 @@ def _version(wanted: bool) -> None:
 def _root(
     version: Annotated[
         bool,
-        typer.Option("--version", is_eager=True, callback=_version, help="Print the version."),
+        typer.Option(_VERSION, is_eager=True, callback=_version, help="Print the version."),
     ] = False,
 ) -> None:
     """Vision-language endpoints on Slurm clusters that have proved they can see."""
@@ -60,17 +63,24 @@ def make_app(only: str = "") -> typer.Typer:
         help="Vision-language endpoints on Slurm clusters that have proved they can see.",
     )
     made.callback()(_root)
-    wanted = (only,) if only in (*_COMMANDS, *_GROUPS) else (*_COMMANDS, *_GROUPS)
-    for name, command in _COMMANDS.items():
-        if name in wanted:
+    for name, (module, function) in _COMMANDS.items():
+        if _wanted(name, only):
+            command: Callable[..., None] = getattr(_load(module), function)
             made.command(name)(command)
-    for name, group in _GROUPS.items():
-        if name in wanted:
-            made.add_typer(group, name=name)
+    for name in _GROUPS:
+        if _wanted(name, only):
+            made.add_typer(_load(name).app, name=name)
     return made
 
 
-app = make_app()
+def _wanted(name: str, only: str) -> bool:
+    if only in (*_COMMANDS, *_GROUPS, _VERSION):
+        return name == only
+    return True
+
+
+def _load(module: str) -> ModuleType:
+    return importlib.import_module(f"hpcvlm.cli.{module}")
 
 
 def main() -> None:

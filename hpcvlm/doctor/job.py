@@ -67,6 +67,7 @@ def job_options(
         name=JOB_NAME,
         folder=folder,
         partition=partition,
+        place=partition,
         gpus=gpus,
         time_limit_s=minutes * 60,
         sources=Sources({}),

@@ -33,7 +33,7 @@ _SECRET = {"api-key", "hf-token"}
 _NUMBER = re.compile(r"-\d+(\.\d+)?")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Adapted:
     """Options as one release takes them.
 

@@ -21,7 +21,7 @@ from hpcvlm.engines.vllm_versions import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Architecture:
     """One name of config.json's ``architectures``.
 

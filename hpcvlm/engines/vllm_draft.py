@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hpcvlm.engines.vllm_versions import known_versions, release
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Change:
     """Something that was translated or dropped without a loss, and why.
 
@@ -25,7 +25,7 @@ class Change:
     unset: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class FlagProblem:
     """Something that a release cannot do.
 

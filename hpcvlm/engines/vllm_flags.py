@@ -22,14 +22,14 @@ SWITCH = "switch"
 _SUFFIXED = re.compile(r"\d+(\.\d+)?[kKmMgGtT]")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Computed:
     """A default that vLLM works out when it starts; `text` is the expression in its source."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Flag:
     """One flag of `vllm serve`, by its name without leading dashes.
 

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
@@ -19,9 +19,11 @@ from packaging.version import InvalidVersion, Version
 from hpcvlm.errors import HpcvlmError
 
 GIB = 1024**3
+# Not importlib.resources, whose import alone takes longer than all of the reading.
+_DATA = Path(__file__).resolve().parent / "data"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Release:
     """A place in the table of releases.
 
@@ -36,7 +38,7 @@ class Release:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class BatchDefaults:
     """What a server takes for --max-num-seqs and --max-num-batched-tokens when they are not set."""
 
@@ -47,7 +49,7 @@ class BatchDefaults:
 @cache
 def table(name: str) -> Mapping[str, Any]:
     """One of the derived tables: ``flags``, ``architectures`` or ``versions``; read once."""
-    file = resources.files("hpcvlm.engines").joinpath("data", f"vllm_{name}.json")
+    file = _DATA / f"vllm_{name}.json"
     content: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return content
 

@@ -17,7 +17,7 @@ _PIXELS = (4_014_080, 1_003_520, 501_760)
 _FEW_REQUESTS = 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Advice:
     """One change that makes the model fit.
 

@@ -15,7 +15,7 @@ from hpcvlm.memory.images import ImageTokens, most_tokens, video_tokens
 from hpcvlm.memory.shapes import ModelShape, VisionShape
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class EncoderLoad:
     """The pictures of that measurement.
 

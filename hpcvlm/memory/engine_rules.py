@@ -10,7 +10,7 @@ from hpcvlm.memory.shapes import GIB, LayerKind, ModelShape
 _Version = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class EngineRules:
     """The rules of one version; the sources name the file that says so.
 

@@ -39,7 +39,7 @@ _LONGEST = 16 * 1024 * 1024
 _KV_BYTES = {"auto": 2, "bfloat16": 2, "float16": 2, "half": 2}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class EstimateOptions:
     """vLLM's options that decide memory; None for the engine's default.
 
@@ -73,7 +73,7 @@ class EstimateOptions:
     skip_mm_profiling: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class MemoryLine:
     """One use of memory, in bytes on each GPU; None where it is unknown.
 
@@ -89,7 +89,7 @@ class MemoryLine:
     exact: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class MemoryEstimate:
     """What a start would take, per GPU.
 

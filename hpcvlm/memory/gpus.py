@@ -12,7 +12,7 @@ _MAKERS = ("nvidia", "amd", "instinct", "geforce", "tesla")
 _SLICE = re.compile(r"\d+g\.?\d+gb", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class GpuSpec:
     """One GPU as an engine sees it.
 

@@ -15,7 +15,7 @@ from hpcvlm.memory.shapes import ImageRule
 _HUGE = 9_999_999
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ImageTokens:
     """What one picture costs.
 

@@ -17,7 +17,7 @@ _WINDOWED = (LayerKind.SLIDING, LayerKind.CHUNKED)
 _GROWING = (LayerKind.FULL, LayerKind.MLA)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class KvOptions:
     """What decides the cache besides the model.
 
@@ -41,7 +41,7 @@ class KvOptions:
     prefix_caching: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class _Pool:
     """Layers that share one specification (vLLM's KVCacheSpec).
 
@@ -59,7 +59,7 @@ class _Pool:
     sizes: tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class KvPlan:
     """The cache of one GPU.
 

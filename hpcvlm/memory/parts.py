@@ -10,7 +10,7 @@ from hpcvlm.memory.config_defaults import TEXT, TEXT_OF, VISION, VISION_OF
 _TEXT_KEYS = ("text_config", "llm_config", "language_config")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Part:
     """One section of a config, over the defaults of its class.
 

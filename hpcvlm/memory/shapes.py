@@ -27,7 +27,7 @@ class LayerKind(StrEnum):
     STATE = "state"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class StateShape:
     """The state of one linear-attention or Mamba layer, of the whole model.
 
@@ -61,7 +61,7 @@ class StateShape:
         return convolution * (self.kernel - 1) * dtype_bytes + recurrent * width
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Layers:
     """Layers of one kind and size that keep something of their own.
 
@@ -83,7 +83,7 @@ class Layers:
     state: StateShape | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ImageRule:
     """How a picture becomes tokens.
 
@@ -97,7 +97,7 @@ class ImageRule:
     pinpoints: tuple[tuple[int, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class VisionShape:
     """The vision encoder.
 
@@ -128,7 +128,7 @@ class VisionShape:
         return self.layers * per_layer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Quantization:
     """How the checkpoint's weights are stored.
 
@@ -141,7 +141,7 @@ class Quantization:
     bits: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ModelShape:
     """What decides a model's memory. A field is None where the config does not say.
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from hpcvlm import __version__
 from hpcvlm.catalog.schema import ModelSpec
 from hpcvlm.engines import vllm
-from hpcvlm.memory.gpus import GpuSpec
 from hpcvlm.plan.binds import binds_of, path_issues
 from hpcvlm.plan.engine import choose_engine
 from hpcvlm.plan.engine_fit import fit_to_engine, gpu_age_issues
@@ -23,12 +23,6 @@ from hpcvlm.plan.gpus import (
     only_gpu_type,
     parse_gpus,
     site_type,
-)
-from hpcvlm.plan.memory import (
-    estimate_options,
-    memory_fit,
-    memory_issues,
-    model_shape,
 )
 from hpcvlm.plan.model import (
     Issue,
@@ -47,12 +41,15 @@ from hpcvlm.site.cluster import Cluster
 from hpcvlm.site.schema import SiteSpec
 from hpcvlm.slurm.time import parse_duration
 
+if TYPE_CHECKING:
+    from hpcvlm.memory.gpus import GpuSpec
+
 # Slurm's own KillWait is 30 s by default (slurm.conf(5)): the script must be done before that.
 STOP_TIMEOUT_S = 20
 _MADE_UP = "made up"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Surroundings:
     """What was found outside: all that a plan needs besides files and the request.
 
@@ -89,7 +86,7 @@ class Surroundings:
     preprocessor: Mapping[str, object] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class _Inputs:
     """What every part of the planning looks at."""
 
@@ -166,7 +163,9 @@ def build_plan(
     if found.executor == "slurm":
         issues += required_issues(request, site, plan.sbatch)
     issues += _media_root_issues(asked)
-    if not any(issue.code == "tensor-parallel" for issue in issues):
+    if memory.fits is False and not any(issue.code == "tensor-parallel" for issue in issues):
+        from hpcvlm.plan.memory import memory_issues
+
         issues += memory_issues(memory, gpus.asked.text)
     issues += path_issues(plan)
     return PlanResult(plan, tuple(issues), memory, fit.notes)
@@ -176,6 +175,8 @@ def _gpu_specs(asked: _Inputs) -> tuple[GpuSpec, ...]:
     """The GPUs that the request can mean, smallest first; none where that is unknown."""
     gpus = asked.gpus
     name = gpus.asked.type or only_gpu_type(asked.found.cluster, asked.partition)
+    if name is None:
+        return ()
     return gpu_candidates(name, gpus.type or site_type(name, asked.site)[1])
 
 
@@ -184,6 +185,8 @@ def _memory(asked: _Inputs, engine: PlannedEngine, options: Mapping[str, object]
     found, gpus = asked.found, asked.gpus
     if gpus.asked.count < 1 or engine.version.endswith("+cpu"):
         return MemoryFit(unknown="the engine runs on CPUs")
+    from hpcvlm.plan.memory import estimate_options, memory_fit, model_shape
+
     return memory_fit(
         asked.spec,
         model_shape(asked.spec, found.config, found.weight_bytes, found.preprocessor),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from packaging.version import InvalidVersion, Version
 
@@ -11,9 +12,11 @@ from hpcvlm.catalog.schema import ModelSpec
 from hpcvlm.engines.vllm_adapt import adapt, adapt_arguments
 from hpcvlm.engines.vllm_architectures import architecture, why_not
 from hpcvlm.errors import HpcvlmError
-from hpcvlm.memory.gpus import GpuSpec
 from hpcvlm.plan.engine import in_range
 from hpcvlm.plan.model import Issue
+
+if TYPE_CHECKING:
+    from hpcvlm.memory.gpus import GpuSpec
 
 # Images of vLLM 0.20 and later are built with CUDA 13, which has no code for Volta
 # (docs/getting_started/installation/gpu.cuda.inc.md of those releases).
@@ -21,7 +24,7 @@ _NO_VOLTA = Version("0.20.0")
 _TURING = (7, 5)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class EngineFit:
     """The options as one release takes them.
 

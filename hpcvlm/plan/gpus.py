@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hpcvlm.catalog.schema import ModelSpec
 from hpcvlm.errors import HpcvlmError
-from hpcvlm.memory.gpus import GpuSpec, find_gpu, gpu_of_bytes
 from hpcvlm.plan.model import GpuRequest, Issue
 from hpcvlm.site.cluster import Cluster, Partition, nearest_type
 from hpcvlm.site.schema import GpuType, SiteSpec
+
+if TYPE_CHECKING:
+    from hpcvlm.memory.gpus import GpuSpec
 
 # A type may begin with a digit, as 1g.5gb does.
 _GPUS = re.compile(r"(?P<count>\d+)|(?P<type>\d*[A-Za-z_][\w.-]*)(?::(?P<typed>\d+))?", re.ASCII)
@@ -22,7 +25,7 @@ _SHARE_OF_NAMED = 0.98
 _LIST = "sinfo -o '%P %G' lists GPUs by partition"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ChosenGpus:
     """GPUs as the user says it, and as Slurm is asked for them here.
 
@@ -81,6 +84,8 @@ def gpu_candidates(name: str | None, kind: GpuType | None) -> tuple[GpuSpec, ...
         name: as the user or Slurm says it; None for any.
         kind: what the site file says of the type.
     """
+    from hpcvlm.memory.gpus import find_gpu, gpu_of_bytes
+
     words = [word for word in (kind and kind.hardware, kind and kind.slurm_name, name) if word]
     found = next((specs for specs in map(find_gpu, words) if specs), ())
     if kind is None or kind.memory is None:
@@ -142,6 +147,10 @@ def default_count(spec: ModelSpec, gpu_type: str | None, hardware: Sequence[GpuS
     by_type = {name.lower(): number for name, number in gpus.items()}
     if gpu_type is not None and gpu_type.lower() in by_type:
         return by_type[gpu_type.lower()]
+    if not hardware:
+        return gpus.get(_DEFAULT, 1)
+    from hpcvlm.memory.gpus import find_gpu
+
     meant = {gpu.name for gpu in hardware}
     numbers = [
         number

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from hpcvlm.catalog.schema import ModelSpec
-from hpcvlm.memory.advice import Advice, advise
 from hpcvlm.memory.estimate import EstimateOptions, estimate
 from hpcvlm.memory.gpus import GpuSpec
 from hpcvlm.memory.model_config import read_model
 from hpcvlm.memory.quantization import read_quantization
 from hpcvlm.memory.shapes import ModelShape, Quantization
 from hpcvlm.plan.model import Issue, MemoryFit
+
+if TYPE_CHECKING:
+    from hpcvlm.memory.advice import Advice
 
 MEMORY_CODE = "memory"
 _UNITS = {"": 1, "k": 1000, "m": 10**6, "g": 10**9, "K": 1024, "M": 1024**2, "G": 1024**3}
@@ -69,6 +72,8 @@ def memory_fit(
         return MemoryFit(found, unknown=f"not known: {missing or 'how long a context is wanted'}")
     if fit.fits:
         return fit
+    from hpcvlm.memory.advice import advise
+
     advice = advise(
         shape, gpus[-1], tensor_parallel, engine_version, options, _smaller(spec, shape)
     )

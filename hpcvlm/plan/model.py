@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from hpcvlm.engines.model import LogMarker
-from hpcvlm.memory.advice import Advice
-from hpcvlm.memory.estimate import MemoryEstimate
+
+if TYPE_CHECKING:
+    from hpcvlm.memory.advice import Advice
+    from hpcvlm.memory.estimate import MemoryEstimate
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LaunchRequest:
     """What the user typed; None and empty mean that nothing was said."""
 
@@ -83,7 +86,7 @@ class Bind:
         return f"{self.source}:{self.target}:{'ro' if self.read_only else 'rw'}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PlannedEngine:
     """The engine that will serve: its version, where it comes from, how it is started."""
 
@@ -93,7 +96,7 @@ class PlannedEngine:
     image: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PlannedSnapshot:
     """The files that will be served.
 
@@ -110,7 +113,7 @@ class PlannedSnapshot:
     repository_folder: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LaunchPlan:
     """Everything that one job will do, decided; rendering adds nothing to it."""
 
@@ -149,7 +152,7 @@ class LaunchPlan:
     sources: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class MemoryFit:
     """The memory arithmetic for every GPU that a request can mean.
 
@@ -171,7 +174,7 @@ class MemoryFit:
         return True if True in verdicts else False if verdicts == {False} else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PlanResult:
     """A plan with every issue found; a launch needs that there are none.
 

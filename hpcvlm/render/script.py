@@ -24,7 +24,7 @@ READY_QUESTION = "What is shown in the image?"
 _ANSWER_TOKENS = 32
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Materials:
     """The shipped texts that a job is made of.
 

@@ -14,7 +14,7 @@ from hpcvlm.slurm.parse import refuse_failed
 from hpcvlm.slurm.time import parse_time_limit
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Partition:
     """One partition.
 
@@ -50,7 +50,7 @@ class Partition:
         return dict(self.gpu_types).get(gpu_type, 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Cluster:
     """Every partition that the user can see."""
 

@@ -22,7 +22,7 @@ ENVIRONMENT = "environment"
 PREFIX = "HPCVLM_SITE_"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ResolvedSite:
     """A site with the origin of each of its values.
 

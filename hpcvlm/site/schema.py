@@ -59,7 +59,7 @@ SbatchOption = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class EngineInstall(Section):
     """One installed engine: a container image, or a command on the nodes themselves."""
 
@@ -77,7 +77,7 @@ class EngineInstall(Section):
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class GpuType(Section):
     """One type of GPU of this site: what users call it, and how Slurm is asked for it."""
 
@@ -102,7 +102,7 @@ class GpuType(Section):
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class PartitionSpec(Section):
     """What is known of one partition beyond what sinfo says, or where no one can ask sinfo."""
 
@@ -125,7 +125,7 @@ class PartitionSpec(Section):
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Proxy(Section):
     """How compute nodes reach the outside, where they need help for that."""
 
@@ -136,7 +136,7 @@ class Proxy(Section):
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Notify(Section):
     """Mails that Slurm sends about a job."""
 
@@ -149,7 +149,7 @@ class Notify(Section):
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class SiteSpec(Section):
     """What is particular to one cluster."""
 

@@ -17,7 +17,7 @@ _NO_CONSUME = "no_consume"
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Gres:
     """One kind of generic resource of a node.
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from hpcvlm.snapshots.safetensors import cut_short
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Snapshot:
     """One snapshot folder.
 

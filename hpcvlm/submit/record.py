@@ -12,7 +12,7 @@ from hpcvlm.system.files import read_text, write_atomically
 RECORD_NAME = "record.json"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class JobRecord:
     """One submitted job.
 

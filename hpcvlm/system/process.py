@@ -12,7 +12,7 @@ NOT_FOUND = 127
 TIMED_OUT = 124
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Completed:
     """What a finished program left: its exit code and both streams as text."""
 

@@ -16,7 +16,7 @@ from hpcvlm.yamlfile.text import KeyPath, line_of
 DEFAULT = "default"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Part:
     """What one file, or the command line, contributes.
 
@@ -46,7 +46,7 @@ def read_part(source: str, path: str, text: str) -> Part:
     return Part(source, path, read_mapping(text, path), text)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Merged:
     """Parts laid over each other.
 

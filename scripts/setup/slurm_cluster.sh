@@ -270,7 +270,7 @@ up_mariadbd() {
         exec </dev/null >>"$dir/log/mariadbd.out" 2>&1 9>&-
         exec setsid mariadbd --no-defaults --user=root --datadir="$dir/db" \
             --socket="$MYSQL_UNIX_PORT" --pid-file="$dir/run/mariadbd.pid" \
-            --skip-networking --innodb-buffer-pool-size=64M \
+            --skip-networking --innodb-buffer-pool-size=64M --loose-innodb-snapshot-isolation=OFF \
             --innodb-lock-wait-timeout=900 --innodb-flush-log-at-trx-commit=0
     ) &
     wait_for 30 "the database" mysql_ready

@@ -36,11 +36,15 @@ for folder in /* /var/tmp; do
 done
 # The names of nodes must mean the same on both sides.
 mount --bind /etc/hosts "$root/etc/hosts"
-# chroot goes to /; what is asked for by a relative path is not there.
+# chroot goes to /; what is asked for by a relative path is not there.  bash can run
+# a program under its bare name, which the program's messages then begin with.
 # shellcheck disable=SC2016  # for the inner shell
-exec chroot "$root" /bin/sh -c '
+exec chroot "$root" /bin/bash -c '
     program=$1 here=$2
     shift 2
     cd "$here" 2>/dev/null || cd /
-    [ -x "/usr/sbin/$program" ] || exec "/usr/bin/$program" "$@"
-    exec "/usr/sbin/$program" "$@"' sh "$program" "$PWD" "$@"
+    for folder in /usr/bin /usr/sbin; do
+        [ ! -x "$folder/$program" ] || exec -a "$program" "$folder/$program" "$@"
+    done
+    echo "$program is not in the folder of slurm_root.sh" >&2
+    exit 127' bash "$program" "$PWD" "$@"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
 from hpcvlm.errors import HpcvlmError
@@ -674,5 +676,5 @@ def test_what_was_typed_is_told_first_then_the_cluster_then_the_disk() -> None:
 
 def test_a_plan_is_the_same_every_time() -> None:
     asked = LaunchRequest(TINY, gpus="A100:4")
-    assert plan_in_image(asked) == plan_in_image(asked)
-    assert surroundings() == surroundings()
+    assert asdict(plan_in_image(asked)) == asdict(plan_in_image(asked))
+    assert asdict(surroundings()) == asdict(surroundings())

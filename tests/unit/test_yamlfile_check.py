@@ -141,7 +141,8 @@ def test_null_is_a_key_that_is_not_set() -> None:
             " keys with values)",
         ),
         ("options: [a]", "options: is a list (expected keys with values: `vllm serve` options,"
-         " without the leading dashes)"),
+         " without the leading dashes; {snapshot}"
+            " is the snapshot's folder)"),
         (
             "environment: {THREADS: 8}",
             "environment.THREADS: is 8, not text (expected text; put it in quotes)",
