@@ -4,8 +4,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.complete-$(shell cat pyproject.toml Makefile 2>/dev/null | cksum | cut -d ' ' -f 1)
-SETUPS := slurm_packages apptainer vllm_cpu cpu_sif
-BENCHMARKS := cli_start launch_latency ready_and_death ls_scaling time_to_ready
+SETUPS := slurm_packages apptainer vllm_cpu cpu_sif podman
+SLURM_VERSIONS := 24.11 26.05
+BENCHMARKS := cli_start launch_latency ready_and_death ls_scaling fit_speed published_gpu_logs \
+  time_to_ready kv_cache_accuracy
 
 .PHONY: help venv demo check test setup bench reference clean
 
@@ -45,6 +47,9 @@ check: venv
 setup:
 	@for part in $(SETUPS); do \
 	  scripts/setup/$$part.sh >/dev/null || [ $$? -eq 3 ] || exit 1; \
+	done
+	@for version in $(SLURM_VERSIONS); do \
+	  scripts/setup/slurm_root.sh $$version >/dev/null || [ $$? -eq 3 ] || exit 1; \
 	done
 
 test: check setup

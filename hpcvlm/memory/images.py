@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from hpcvlm.memory.shapes import ImageRule
 
@@ -36,7 +37,20 @@ def most_tokens(rule: ImageRule, processor: Mapping[str, object] | None = None) 
         processor: vLLM's --mm-processor-kwargs, which lower it: `max_pixels`,
             `max_dynamic_patch`, `num_crops`, `max_soft_tokens`, `do_pan_and_scan`, `size`.
     """
-    return RULES[rule.name](rule, None, _numbers(processor))
+    numbers = tuple(sorted(_numbers(processor).items()))
+    return _most(rule.name, tuple(sorted(rule.numbers.items())), rule.pinpoints, numbers)
+
+
+@cache
+def _most(
+    name: str,
+    numbers: tuple[tuple[str, int], ...],
+    pinpoints: tuple[tuple[int, int], ...],
+    settings: tuple[tuple[str, int], ...],
+) -> ImageTokens:
+    """An estimate asks for the same model's costliest picture once for each length it tries."""
+    rule = ImageRule(name=name, numbers=dict(numbers), pinpoints=pinpoints)
+    return RULES[name](rule, None, dict(settings))
 
 
 def tokens_of(
