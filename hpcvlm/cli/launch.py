@@ -93,6 +93,8 @@ def launch(
         record = submit(asked, ctx, force=tuple(force or ()))
     except InterruptedAfterSubmit as interrupt:
         raise _interrupted(interrupt.record, ctx, cancel_on_interrupt) from None
+    for line in record.notes:
+        note(f"{paint('note:', 'yellow')} {line}")
     for warning in record.warnings:
         note(f"{paint('sbatch:', 'yellow')} {warning}")
     if not wait_:

@@ -6,6 +6,7 @@ import importlib
 import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,8 @@ def launch(
     job = render_job(result.plan, materials(), _compiled_templates(ctx))
     if request.name is not None:
         _make_way(Path(result.plan.folder), result.plan.name, ctx)
-    return submit_job(result.plan, job, runner=ctx.runner, clock=ctx.clock)
+    record = submit_job(result.plan, job, runner=ctx.runner, clock=ctx.clock)
+    return replace(record, notes=result.notes)
 
 
 def _load_ahead() -> None:

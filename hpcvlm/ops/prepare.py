@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hpcvlm.catalog.load import Layer, apply_settings, find_model
+from hpcvlm.catalog.load import Layer, Resolved, apply_settings, find_model
 from hpcvlm.catalog.schema import ModelSpec, SnapshotSource
 from hpcvlm.catalog.variants import SEPARATOR
 from hpcvlm.errors import HpcvlmError
@@ -100,7 +100,16 @@ def prepare(request: LaunchRequest, ctx: Context, site: SiteSpec | None = None) 
         weight_bytes=on_disk.weight_bytes if on_disk and not problems else None,
         preprocessor=on_disk.preprocessor if on_disk else None,
     )
-    return build_plan(request, spec, site, found)
+    result = build_plan(request, spec, site, found)
+    return replace(result, notes=(*_meant(request.model, resolved), *result.notes))
+
+
+def _meant(typed: str, resolved: Resolved) -> tuple[str, ...]:
+    """What a name like a repository's, which is none of this model, was taken for."""
+    repo = resolved.spec.snapshot.repo
+    if "/" not in typed or typed.casefold() == repo.casefold():
+        return ()
+    return (f"{typed} is taken for {resolved.name}, whose repository is {repo}",)
 
 
 def materials() -> Materials:

@@ -25,6 +25,7 @@ class JobRecord:
         time_limit_s: seconds the job may run.
         image_limit: images per prompt, None when the model sets no limit.
         warnings: what sbatch said while it took the job.
+        notes: what was changed or taken for meant while it was planned.
     """
 
     schema: int
@@ -46,6 +47,7 @@ class JobRecord:
     loopback: bool
     process_started: int | None = None
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 _FIELDS = {field.name for field in dataclasses.fields(JobRecord)}
@@ -65,7 +67,8 @@ def read_record(folder: Path) -> JobRecord | None:
     try:
         data = json.loads(text)
         known = {key: value for key, value in data.items() if key in _FIELDS}
-        known["warnings"] = tuple(known.get("warnings", ()))
+        for name in ("warnings", "notes"):
+            known[name] = tuple(known.get(name, ()))
         return JobRecord(**known)
     except (ValueError, TypeError, AttributeError):
         return None

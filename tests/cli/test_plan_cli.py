@@ -156,3 +156,20 @@ def test_a_mistake_in_a_setting_of_the_site(hpcvlm: Command) -> None:
     done = hpcvlm("plan", "tiny-vlm", "--set", "site.acount=x")
     assert done.code == 2
     assert "did you mean 'account'?" in done.stderr
+
+
+def test_a_name_that_is_no_repository_is_answered_with_the_one_that_is_meant(
+    hpcvlm: Command,
+) -> None:
+    text = hpcvlm("plan", "microsoft/llava-1.6-vicuna-7b", "--gpus", "A100:1").stdout
+    assert (
+        "microsoft/llava-1.6-vicuna-7b is taken for llava-1.6-vicuna-7b, whose repository is "
+        "llava-hf/llava-v1.6-vicuna-7b-hf"
+    ) in text
+
+
+def test_what_no_engine_serves_says_so_and_what_to_take(hpcvlm: Command) -> None:
+    done = hpcvlm("launch", "VILA-1.5", "--gpus", "A100:1", "--no-wait")
+    assert done.code == 4
+    assert done.stderr.startswith("error: vila cannot be served: ")
+    assert not submitted(hpcvlm)

@@ -50,6 +50,16 @@ def test_every_name_of_every_model_leads_to_it_alone(layer: Layer) -> None:
 
 # The only ones without eyes: they are in the catalog because people ask for them by name.
 TEXT_ONLY = ("llama-3.1-", "mistral-7b", "mixtral-")
+# Nobody has read their model cards for this catalog yet; what is unknown is left out.
+LICENCE_UNKNOWN = {
+    "deepseek-ocr",
+    "deepseek-ocr-2",
+    "glm-4.1v-9b",
+    "internvl3-78b",
+    "minicpm-v-4.6",
+    "nemotron-nano-12b-v2-vl",
+    "qwen3.8-27b",
+}
 
 
 def test_every_shipped_model_can_see_and_is_described(layer: Layer) -> None:
@@ -59,7 +69,7 @@ def test_every_shipped_model_can_see_and_is_described(layer: Layer) -> None:
         if spec.unsupported is not None:
             continue
         assert spec.vision != spec.name.startswith(TEXT_ONLY), spec.name
-        assert spec.licence, spec.name
+        assert bool(spec.licence) != (spec.name in LICENCE_UNKNOWN), spec.name
         assert spec.parallelism.gpus["default"] >= 1
         if spec.engine.preferred:
             assert spec.engine.preferred in SpecifierSet(spec.engine.versions)
