@@ -56,8 +56,10 @@ def memory_text(fit: MemoryFit) -> Iterator[str]:
     if fit.unknown:
         yield f"  No verdict: {fit.unknown}."
     if fit.advice:
-        yield "  What would make it fit:"
-        yield from (f"    {one.change}" for one in fit.advice)
+        from hpcvlm.plan.memory import advice_words
+
+        yield "  What would make it fit, each by itself:"
+        yield from (f"    {advice_words(one)}" for one in fit.advice)
 
 
 def memory_json(fit: MemoryFit) -> dict[str, object]:
@@ -85,17 +87,17 @@ def _lines(found: MemoryEstimate) -> Iterator[str]:
         yield _row(_NAMES.get(line.name, line.name), line.bytes, line.note, mark)
     if found.kv_tokens is not None and found.bytes_per_token:
         per_token = f"{found.bytes_per_token / _KIB:.4g} KiB"
-        yield f"{'KV cache size':<24}{found.kv_tokens:>14,} tokens, {per_token} for one more"
+        yield f"{'KV cache size':<24}{found.kv_tokens:>16,} tokens, {per_token} for one more"
     yield _verdict(found)
     largest = found.largest_max_model_len
     if largest:
         together = _together(found.concurrency_at_largest)
-        yield f"{'longest context':<24}{largest:>14,} tokens{together}"
+        yield f"{'longest context':<24}{largest:>16,} tokens{together}"
 
 
 def _row(name: str, size: int | None, note: str, mark: str = "") -> str:
     shown = "unknown" if size is None else f"{mark}{size / _GIB:.2f} GiB"
-    return f"{name:<24}{shown:>14}  {note}".rstrip()
+    return f"{name:<24}{shown:>16}  {note}".rstrip()
 
 
 def _verdict(found: MemoryEstimate) -> str:
@@ -106,7 +108,7 @@ def _verdict(found: MemoryEstimate) -> str:
     if found.fits:
         together = _together(found.concurrency)
         fits = paint(f"{'it fits':<24}", "green", sys.stdout)
-        return f"{fits}{found.max_model_len:>14,} tokens{together}"
+        return f"{fits}{found.max_model_len:>16,} tokens{together}"
     return paint(f"it does not fit: {'; '.join(found.reasons)}", "red", sys.stdout)
 
 

@@ -220,7 +220,7 @@ class _Start:
         encoder = self._encoder(length)
         kept = encoder.cache_bytes if encoder else 0
         used = (
-            MemoryLine("weights", weights, f"of {self.tensor_parallel} GPUs, each", exact=True),
+            MemoryLine("weights", weights, self._shared(), exact=True),
             MemoryLine("context", self._context(), "CUDA libraries, NCCL"),
             self._activations(encoder),
             MemoryLine("encoder cache", kept, "pictures already encoded"),
@@ -233,6 +233,9 @@ class _Start:
         known = [size for size in sizes if size is not None]
         left = self.requested - sum(known) if len(known) == len(sizes) else None
         return (*used, MemoryLine("kv", left, "what is left"))
+
+    def _shared(self) -> str:
+        return "" if self.tensor_parallel == 1 else f"on each of {self.tensor_parallel} GPUs"
 
     def _activations(self, encoder: EncoderLoad | None) -> MemoryLine:
         """The largest of encoder, language model and sampler, which run one after the other."""
@@ -250,7 +253,7 @@ class _Start:
         }
         largest = max(parts, key=lambda name: parts[name])
         notes = {
-            "encoder": f"{encoder.items if encoder else 0} pictures at once",
+            "encoder": f"{_pictures(encoder.items if encoder else 0)} at once",
             "language model": f"{self.tokens} tokens in a step",
             "sampler": f"{requests} requests in a step",
         }
@@ -358,6 +361,10 @@ class _Start:
         if self.shape.vocabulary is None:
             found.append("vocab_size")
         return tuple(found)
+
+
+def _pictures(count: int) -> str:
+    return "1 picture" if count == 1 else f"{count} pictures"
 
 
 def _kv_width(dtype: str) -> int | None:

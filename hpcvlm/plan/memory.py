@@ -119,15 +119,15 @@ def memory_issues(fit: MemoryFit, gpus: str) -> list[Issue]:
     if fit.fits is not False:
         return []
     largest = fit.estimates[-1]
-    changes = [_words(one) for one in fit.advice]
+    changes = [advice_words(one) for one in fit.advice]
     remedy = "; or ".join(changes[:3]) or "a smaller model, or GPUs with more memory"
     reason = "; ".join(largest.reasons)
     sentence = f"does not fit on {gpus} ({largest.gpu.name}): {reason}"
     return [Issue(MEMORY_CODE, "--gpus", sentence, remedy, arguable=True)]
 
 
-def _words(advice: Advice) -> str:
-    """What to type for a change."""
+def advice_words(advice: Advice) -> str:
+    """What to type for a change, as options of plan and launch."""
     change, value = advice.change, advice.value
     return {
         "length": f"--set max-model-len={value}",
@@ -137,8 +137,8 @@ def _words(advice: Advice) -> str:
         "utilization": f"--set gpu-memory-utilization={value}",
         "pixels": f"--set multimodal.processor.max_pixels={value}",
         "videos": "--set multimodal.limit_per_prompt.video=0",
-        "gpus": f"{value} GPUs",
-        "variant": f"the variant {value}",
+        "gpus": f"{value} of these GPUs",
+        "variant": f"{value} instead",
     }.get(advice.kind, change)
 
 

@@ -97,7 +97,7 @@ def test_a_model_that_does_not_fit_is_refused_with_what_would() -> None:
     issue = only_issue(result)
     assert (issue.code, issue.field, issue.arguable) == ("memory", "--gpus", True)
     assert "does not fit on A100-40:1" in issue.sentence
-    assert "2 GPUs" in issue.remedy
+    assert "2 of these GPUs" in issue.remedy
     assert not fit_of("A100-40:2").issues
     assert not fit_of("A100-80:1").issues
 
@@ -121,7 +121,7 @@ def test_a_context_that_is_too_long_is_answered_with_the_longest_that_fits() -> 
 
 def test_a_smaller_variant_is_offered() -> None:
     issue = only_issue(fit_of("A100-40:1", "variants={awq: {weight_bytes: 12000000000}}"))
-    assert "the variant tiny-vlm:awq" in issue.remedy
+    assert "tiny-vlm:awq instead" in issue.remedy
 
 
 def test_what_nobody_can_know_is_no_refusal() -> None:
