@@ -125,3 +125,11 @@ def test_a_mistake_in_a_variant_is_told_where_it_is_written() -> None:
 def test_an_option_in_two_spellings_in_one_variant() -> None:
     wrong = TEXT.replace("{max_num_seqs: 16", "{max-num-seqs: 8, max_num_seqs: 16")
     assert error_of("big-vlm", layer(wrong)).sentence.startswith("big-vlm.yaml:16: ")
+
+
+def test_an_empty_text_in_a_variant_takes_the_model_s_away() -> None:
+    """As InternVL's ``hf`` weights do, which need no code of their repository."""
+    text = TEXT + "custom_code: its own classes\n"
+    text = text.replace("  same:\n", "  hf:\n    custom_code: ''\n  same:\n")
+    assert find_model("big-vlm", [layer(text)]).spec.custom_code
+    assert not find_model("big-vlm:hf", [layer(text)]).spec.custom_code
