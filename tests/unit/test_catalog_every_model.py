@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -146,13 +147,36 @@ def test_what_is_said_to_do_instead_is_there_and_can_be_served() -> None:
                 assert by_name[name].unsupported is None
 
 
+# What may differ between two scripts of one model without ShellCheck seeing another script.
+NUMBERS = re.compile(r"#SBATCH --(gpus-per-node|cpus-per-task)=\S+|    \d+")
+
+
+def rendered(case: Case) -> str:
+    return render_job(planned(case).plan, materials()).script
+
+
+def seen_as_another(script: str, first: str) -> bool:
+    """Whether scripts differ in more than numbers of GPUs."""
+    lines, others = script.splitlines(), first.splitlines()
+    if len(lines) != len(others):
+        return True
+    pairs = zip(lines, others, strict=True)
+    return any(a != b and not (NUMBERS.fullmatch(a) and NUMBERS.fullmatch(b)) for a, b in pairs)
+
+
 @pytest.mark.slow
 def test_shellcheck_has_nothing_to_say_of_any_script(tmp_path: Path) -> None:
+    firsts: dict[str, str] = {}
     names = []
     for number, case in enumerate(CASES):
+        script = rendered(case)
+        if not seen_as_another(script, firsts.setdefault(case.model.name, "")):
+            continue
+        firsts[case.model.name] = script
         path = tmp_path / f"{number}.sbatch"
-        path.write_text(render_job(planned(case).plan, materials()).script, encoding="utf-8")
+        path.write_text(script, encoding="utf-8")
         names.append(path.name)
+    assert len(names) >= len(FAMILIES) - 1
     done = subprocess.run(
         ["xargs", "-P", "2", "-n", "20", "shellcheck"],
         input="\n".join(names),
