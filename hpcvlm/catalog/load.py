@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from hpcvlm.catalog.schema import ModelSpec
 from hpcvlm.catalog.variants import full_name, names_of, split_name, variants_of, with_variant
@@ -58,8 +58,7 @@ class TextFolder:
         return name
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Layer:
+class Layer(NamedTuple):
     """One folder of model files.
 
     Attributes:
@@ -106,8 +105,7 @@ class Layer:
         return _with_one_spelling(part)
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Resolved:
+class Resolved(NamedTuple):
     """One model, and where each part of it was said.
 
     Attributes:

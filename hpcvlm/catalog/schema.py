@@ -4,9 +4,8 @@ Every key is declared here; an unknown key is an error. `hpcvlm models schema` p
 JSON Schema for editors.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass, field
+# Without `from __future__ import annotations`: the types are read at run time, and as texts each
+# of them would have to be compiled a second time.
 from typing import Annotated, Literal
 
 from hpcvlm.errors import HpcvlmError
@@ -103,116 +102,99 @@ ClassName = Annotated[
 Date = Annotated[str, Rule("a day as 'YYYY-MM-DD'", pattern=r"[0-9]{4}-[0-9]{2}-[0-9]{2}")]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class SnapshotSource(Section):
     """Which files the engine serves: a repository and one revision of it."""
 
-    repo: RepositoryId = field(metadata=about("whose files are served"))
-    revision: Revision = field(
-        default="main", metadata=about("which version of them; only a commit stays the same")
+    repo: RepositoryId = about("whose files are served")
+    revision: Revision = about(
+        "which version of them; only a commit stays the same", default="main"
     )
-    path: str | None = field(
-        default=None,
-        metadata=about("a plain folder that holds the files, where they lie in no hub cache"),
+    path: str | None = about(
+        "a plain folder that holds the files, where they lie in no hub cache", default=None
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class EngineRequirement(Section):
     """Which engine can serve the model, and which versions of it."""
 
-    name: Literal["vllm"] = field(default="vllm", metadata=about("the engine"))
-    versions: VersionRange = field(
-        default=">=0.9.1", metadata=about("versions of the engine that can serve the model")
+    name: Literal["vllm"] = about("the engine", default="vllm")
+    versions: VersionRange = about(
+        "versions of the engine that can serve the model", default=">=0.9.1"
     )
-    preferred: Version | None = field(
-        default=None, metadata=about("version to install where a site has none in the range")
+    preferred: Version | None = about(
+        "version to install where a site has none in the range", default=None
     )
-    reason: str = field(default="", metadata=about("why the range ends where it does"))
+    reason: str = about("why the range ends where it does", default="")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Parallelism(Section):
     """How the model is spread over GPUs."""
 
-    attention_heads: Count | None = field(
-        default=None,
-        metadata=about("query heads; the tensor parallel size must divide them"),
+    attention_heads: Count | None = about(
+        "query heads; the tensor parallel size must divide them", default=None
     )
-    sizes: tuple[Count, ...] = field(
-        default=(),
-        metadata=about("tensor parallel sizes that work; all that divide the heads when empty"),
+    sizes: tuple[Count, ...] = about(
+        "tensor parallel sizes that work; all that divide the heads when empty", default=()
     )
-    gpus: dict[str, Count] = field(
-        default_factory=dict,
-        metadata=about("GPUs per node by GPU type; the key 'default' serves every other type"),
+    gpus: dict[str, Count] = about(
+        "GPUs per node by GPU type; the key 'default' serves every other type", default_factory=dict
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class TokensPerImage(Section):
     """How many tokens of the prompt one image takes."""
 
-    most: Count | None = field(
-        default=None, metadata=about("most for one image, with this file's processor settings")
+    most: Count | None = about(
+        "most for one image, with this file's processor settings", default=None
     )
-    rule: str = field(default="", metadata=about("how they are counted, in words"))
+    rule: str = about("how they are counted, in words", default="")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Multimodal(Section):
     """What besides text a prompt may hold."""
 
-    limit_per_prompt: dict[Modality, Limit] = field(
-        default_factory=dict, metadata=about("largest number of items per prompt, by modality")
+    limit_per_prompt: dict[Modality, Limit] = about(
+        "largest number of items per prompt, by modality", default_factory=dict
     )
-    processor: dict[str, object] = field(
-        default_factory=dict, metadata=about("vLLM's --mm-processor-kwargs")
-    )
-    tokens_per_image: TokensPerImage = field(
-        default=TokensPerImage(), metadata=about("how many tokens of the prompt one image takes")
+    processor: dict[str, object] = about("vLLM's --mm-processor-kwargs", default_factory=dict)
+    tokens_per_image: TokensPerImage = about(
+        "how many tokens of the prompt one image takes", default=TokensPerImage()
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Chat(Section):
     """How conversations become prompts, and answers become tool calls and reasoning."""
 
-    template: str | None = field(
+    template: str | None = about(
+        "vLLM's --chat-template: an absolute path inside the engine's image; the snapshot's "
+        "own template when left out",
         default=None,
-        metadata=about(
-            "vLLM's --chat-template: an absolute path inside the engine's image; the snapshot's "
-            "own template when left out"
-        ),
     )
-    tools: str | None = field(
-        default=None, metadata=about("vLLM's --tool-call-parser; no tool calls when left out")
+    tools: str | None = about(
+        "vLLM's --tool-call-parser; no tool calls when left out", default=None
     )
-    reasoning: str | None = field(default=None, metadata=about("vLLM's --reasoning-parser"))
+    reasoning: str | None = about("vLLM's --reasoning-parser", default=None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Verified(Section):
     """One run that proved that the model works."""
 
-    date: Date = field(metadata=about("day of the run"))
-    gpus: str = field(metadata=about("GPUs it ran on, such as A100-80:4"))
-    engine: Version = field(metadata=about("version of the engine"))
-    variant: VariantName | None = field(default=None, metadata=about("variant that ran"))
-    evidence: str = field(default="", metadata=about("where the report of the run is"))
+    date: Date = about("day of the run")
+    gpus: str = about("GPUs it ran on, such as A100-80:4")
+    engine: Version = about("version of the engine")
+    variant: VariantName | None = about("variant that ran", default=None)
+    evidence: str = about("where the report of the run is", default="")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Unsupported(Section):
     """Why no engine can serve the model, and what can be taken in its place."""
 
-    reason: str = field(metadata=about("why"))
-    instead: tuple[ModelName, ...] = field(
-        default=(), metadata=about("models of this catalog that do what it does")
+    reason: str = about("why")
+    instead: tuple[ModelName, ...] = about(
+        "models of this catalog that do what it does", default=()
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Variant(Section):
     """Another set of weights of the model: what is different from the rest of the file.
 
@@ -221,139 +203,103 @@ class Variant(Section):
 
     UNKNOWN_KEY = "an option of vllm serve belongs under 'options'"
 
-    aliases: tuple[str, ...] = field(
-        default=(), metadata=about("further names; its repository is one without saying")
+    aliases: tuple[str, ...] = about(
+        "further names; its repository is one without saying", default=()
     )
-    description: str | None = field(default=None, metadata=about("one sentence for lists"))
-    licence: str | None = field(default=None, metadata=about("the licence, where it is another"))
-    gated: bool | None = field(default=None, metadata=about("as of the model"))
-    snapshot: SnapshotSource | None = field(
-        default=None, metadata=about("which files the engine serves")
+    description: str | None = about("one sentence for lists", default=None)
+    licence: str | None = about("the licence, where it is another", default=None)
+    gated: bool | None = about("as of the model", default=None)
+    snapshot: SnapshotSource | None = about("which files the engine serves", default=None)
+    parameters: Count | None = about("as of the model", default=None)
+    weight_bytes: Count | None = about("as of the model", default=None)
+    precision: str | None = about("as of the model", default=None)
+    architecture: ClassName | None = about("as of the model", default=None)
+    context_length: Count | None = about("as of the model", default=None)
+    engine: EngineRequirement | None = about("as of the model", default=None)
+    parallelism: Parallelism | None = about("as of the model", default=None)
+    multimodal: Multimodal | None = about("as of the model", default=None)
+    chat: Chat | None = about("as of the model", default=None)
+    custom_code: str | None = about("as of the model", default=None)
+    served_name: str | None = about("as of the model", default=None)
+    options: dict[OptionName, OptionValue] = about(
+        "`vllm serve` options besides the model's", default_factory=dict
     )
-    parameters: Count | None = field(default=None, metadata=about("as of the model"))
-    weight_bytes: Count | None = field(default=None, metadata=about("as of the model"))
-    precision: str | None = field(default=None, metadata=about("as of the model"))
-    architecture: ClassName | None = field(default=None, metadata=about("as of the model"))
-    context_length: Count | None = field(default=None, metadata=about("as of the model"))
-    engine: EngineRequirement | None = field(default=None, metadata=about("as of the model"))
-    parallelism: Parallelism | None = field(default=None, metadata=about("as of the model"))
-    multimodal: Multimodal | None = field(default=None, metadata=about("as of the model"))
-    chat: Chat | None = field(default=None, metadata=about("as of the model"))
-    custom_code: str | None = field(default=None, metadata=about("as of the model"))
-    served_name: str | None = field(default=None, metadata=about("as of the model"))
-    options: dict[OptionName, OptionValue] = field(
-        default_factory=dict, metadata=about("`vllm serve` options besides the model's")
+    environment: dict[VariableName, str] = about(
+        "environment of the engine besides the model's", default_factory=dict
     )
-    environment: dict[VariableName, str] = field(
-        default_factory=dict, metadata=about("environment of the engine besides the model's")
-    )
-    config: dict[str, object] = field(
-        default_factory=dict, metadata=about("parts of config.json that differ")
-    )
-    start_timeout: Duration | None = field(default=None, metadata=about("as of the model"))
-    time: Duration | None = field(default=None, metadata=about("as of the model"))
+    config: dict[str, object] = about("parts of config.json that differ", default_factory=dict)
+    start_timeout: Duration | None = about("as of the model", default=None)
+    time: Duration | None = about("as of the model", default=None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class ModelSpec(Section):
     """One model that can be launched by name."""
 
     UNKNOWN_KEY = "an option of vllm serve belongs under 'options'"
 
-    schema_version: Literal[1] = field(
-        default=1, metadata=about("version of this schema", key="schema")
+    schema_version: Literal[1] = about("version of this schema", default=1, written="schema")
+    name: ModelName = about("what `hpcvlm launch NAME` takes; also the file's name, without .yaml")
+    aliases: tuple[str, ...] = about(
+        "further names; the repository is one without saying", default=()
     )
-    name: ModelName = field(
-        metadata=about("what `hpcvlm launch NAME` takes; also the file's name, without .yaml")
+    description: str = about("one sentence for `hpcvlm models ls`", default="")
+    licence: str = about("the licence, and what it forbids", default="")
+    gated: bool = about("whether the hub asks for an agreement before a download", default=False)
+    snapshot: SnapshotSource = about(
+        "which files the engine serves: a repository and one revision of it"
     )
-    aliases: tuple[str, ...] = field(
-        default=(), metadata=about("further names; the repository is one without saying")
+    architecture: ClassName | None = about(
+        "the class under 'architectures' in config.json", default=None
     )
-    description: str = field(default="", metadata=about("one sentence for `hpcvlm models ls`"))
-    licence: str = field(default="", metadata=about("the licence, and what it forbids"))
-    gated: bool = field(
-        default=False, metadata=about("whether the hub asks for an agreement before a download")
+    parameters: Count | None = about("how many there are, vision encoder included", default=None)
+    active_parameters: Count | None = about(
+        "how many work on one token, in a mixture of experts", default=None
     )
-    snapshot: SnapshotSource = field(
-        metadata=about("which files the engine serves: a repository and one revision of it")
+    weight_bytes: Count | None = about(
+        "bytes of the weights on disk, all files together", default=None
     )
-    architecture: ClassName | None = field(
-        default=None, metadata=about("the class under 'architectures' in config.json")
+    precision: str | None = about(
+        "how the weights are stored, such as w4a16, awq or fp8; 16 bit if left out", default=None
     )
-    parameters: Count | None = field(
-        default=None, metadata=about("how many there are, vision encoder included")
+    context_length: Count | None = about(
+        "most tokens of prompt and answer that the model was made for", default=None
     )
-    active_parameters: Count | None = field(
-        default=None, metadata=about("how many work on one token, in a mixture of experts")
+    engine: EngineRequirement = about(
+        "which engine can serve the model, and which versions of it", default=EngineRequirement()
     )
-    weight_bytes: Count | None = field(
-        default=None, metadata=about("bytes of the weights on disk, all files together")
-    )
-    precision: str | None = field(
-        default=None,
-        metadata=about("how the weights are stored, such as w4a16, awq or fp8; 16 bit if left out"),
-    )
-    context_length: Count | None = field(
-        default=None, metadata=about("most tokens of prompt and answer that the model was made for")
-    )
-    engine: EngineRequirement = field(
-        default=EngineRequirement(),
-        metadata=about("which engine can serve the model, and which versions of it"),
-    )
-    parallelism: Parallelism = field(
-        default=Parallelism(), metadata=about("how the model is spread over GPUs")
-    )
-    multimodal: Multimodal = field(
-        default=Multimodal(), metadata=about("what besides text a prompt may hold")
-    )
-    chat: Chat = field(
+    parallelism: Parallelism = about("how the model is spread over GPUs", default=Parallelism())
+    multimodal: Multimodal = about("what besides text a prompt may hold", default=Multimodal())
+    chat: Chat = about(
+        "how conversations become prompts, and answers become tool calls and reasoning",
         default=Chat(),
-        metadata=about(
-            "how conversations become prompts, and answers become tool calls and reasoning"
-        ),
     )
-    custom_code: str | None = field(
-        default=None,
-        metadata=about("why the engine must run code of the repository; never when left out"),
+    custom_code: str | None = about(
+        "why the engine must run code of the repository; never when left out", default=None
     )
-    served_name: str | None = field(
-        default=None, metadata=about("model id in the API; the repository when left out")
+    served_name: str | None = about(
+        "model id in the API; the repository when left out", default=None
     )
-    options: dict[OptionName, OptionValue] = field(
+    options: dict[OptionName, OptionValue] = about(
+        "`vllm serve` options, without the leading dashes; {snapshot} is the snapshot's folder",
         default_factory=dict,
-        metadata=about(
-            "`vllm serve` options, without the leading dashes; {snapshot} is the snapshot's folder"
-        ),
     )
-    environment: dict[VariableName, str] = field(
-        default_factory=dict, metadata=about("environment of the engine")
-    )
-    start_timeout: Duration = field(
-        default="30m", metadata=about("longest time from the allocation to ready")
-    )
-    time: Duration = field(
-        default="2h", metadata=about("time limit of the job when none is asked for")
-    )
-    config: dict[str, object] = field(
+    environment: dict[VariableName, str] = about("environment of the engine", default_factory=dict)
+    start_timeout: Duration = about("longest time from the allocation to ready", default="30m")
+    time: Duration = about("time limit of the job when none is asked for", default="2h")
+    config: dict[str, object] = about(
+        "the parts of config.json that the memory arithmetic needs, as they stand there; the "
+        "snapshot's own file replaces them once it is on disk",
         default_factory=dict,
-        metadata=about(
-            "the parts of config.json that the memory arithmetic needs, as they stand there; the "
-            "snapshot's own file replaces them once it is on disk"
-        ),
     )
-    variants: dict[VariantName, Variant] = field(
-        default_factory=dict, metadata=about("other weights of the same model, by name")
+    variants: dict[VariantName, Variant] = about(
+        "other weights of the same model, by name", default_factory=dict
     )
-    unsupported: Unsupported | None = field(
-        default=None,
-        metadata=about("why no engine can serve the model, and what can be taken in its place"),
+    unsupported: Unsupported | None = about(
+        "why no engine can serve the model, and what can be taken in its place", default=None
     )
-    verified: tuple[Verified, ...] = field(
-        default=(), metadata=about("runs that proved that the model works")
-    )
-    sources: dict[str, str] = field(
-        default_factory=dict,
-        metadata=about("where each fact is from, by its dotted key or one above it"),
+    verified: tuple[Verified, ...] = about("runs that proved that the model works", default=())
+    sources: dict[str, str] = about(
+        "where each fact is from, by its dotted key or one above it", default_factory=dict
     )
 
     @property

@@ -85,9 +85,7 @@ def as_dict(report: PlanReport) -> dict[str, object]:
             "expected": start.start.isoformat() if start.start else None,
             "sentence": start.sentence,
         },
-        "issues": [
-            {**dataclasses.asdict(issue), "remedy": remedy_of(issue)} for issue in report.issues
-        ],
+        "issues": [{**issue._asdict(), "remedy": remedy_of(issue)} for issue in report.issues],
     }
 
 

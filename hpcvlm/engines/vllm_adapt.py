@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from hpcvlm.engines import vllm_successors
 from hpcvlm.engines.vllm_draft import Change, Draft, FlagProblem
@@ -33,8 +33,7 @@ _SECRET = {"api-key", "hf-token"}
 _NUMBER = re.compile(r"-\d+(\.\d+)?")
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Adapted:
+class Adapted(NamedTuple):
     """Options as one release takes them.
 
     Attributes:

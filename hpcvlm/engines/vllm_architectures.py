@@ -8,8 +8,8 @@ registered may still run on vLLM's Transformers backend; whether it does depends
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import NamedTuple
 
 from hpcvlm.engines.vllm_versions import (
     known_versions,
@@ -21,8 +21,7 @@ from hpcvlm.engines.vllm_versions import (
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Architecture:
+class Architecture(NamedTuple):
     """One name of config.json's ``architectures``.
 
     Attributes:

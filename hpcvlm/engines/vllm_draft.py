@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from hpcvlm.engines.vllm_versions import known_versions, release
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Change:
+class Change(NamedTuple):
     """Something that was translated or dropped without a loss, and why.
 
     Attributes:
@@ -25,8 +25,7 @@ class Change:
     unset: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class FlagProblem:
+class FlagProblem(NamedTuple):
     """Something that a release cannot do.
 
     Attributes:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from hpcvlm.engines.vllm_versions import (
     known_versions,
@@ -29,8 +29,7 @@ class Computed:
     text: str
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Flag:
+class Flag(NamedTuple):
     """One flag of `vllm serve`, by its name without leading dashes.
 
     The kinds: ``boolean`` (--x and --no-x), ``switch`` (--x alone), ``optional`` (a value or none),

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from packaging.version import InvalidVersion, Version
 
@@ -38,8 +38,7 @@ class Release:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class BatchDefaults:
+class BatchDefaults(NamedTuple):
     """What a server takes for --max-num-seqs and --max-num-batched-tokens when they are not set."""
 
     max_num_seqs: int

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
+from typing import NamedTuple
 
 from hpcvlm.memory.engine_rules import EngineRules
 from hpcvlm.memory.shapes import LayerKind, Layers, ModelShape
@@ -59,8 +60,7 @@ class _Pool:
     sizes: tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class KvPlan:
+class KvPlan(NamedTuple):
     """The cache of one GPU.
 
     Attributes:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from packaging.version import InvalidVersion, Version
 
@@ -24,8 +23,7 @@ _NO_VOLTA = Version("0.20.0")
 _TURING = (7, 5)
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class EngineFit:
+class EngineFit(NamedTuple):
     """The options as one release takes them.
 
     Attributes:

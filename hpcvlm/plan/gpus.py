@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hpcvlm.catalog.schema import ModelSpec
 from hpcvlm.errors import HpcvlmError
@@ -25,8 +24,7 @@ _SHARE_OF_NAMED = 0.98
 _LIST = "sinfo -o '%P %G' lists GPUs by partition"
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class ChosenGpus:
+class ChosenGpus(NamedTuple):
     """GPUs as the user says it, and as Slurm is asked for them here.
 
     Attributes:

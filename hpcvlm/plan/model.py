@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hpcvlm.engines.model import LogMarker
 
@@ -45,8 +45,7 @@ class GpuRequest:
         return f"{self.type}:{self.count}" if self.type else str(self.count)
 
 
-@dataclass(frozen=True, slots=True)
-class Issue:
+class Issue(NamedTuple):
     """One reason why a launch would be wrong.
 
     Attributes:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class JobFile:
+class JobFile(NamedTuple):
     """One file of a job folder: its name, its text, its mode."""
 
     name: str
@@ -14,8 +13,7 @@ class JobFile:
     mode: int = 0o600
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class RenderedJob:
+class RenderedJob(NamedTuple):
     """What a launch would submit: the script, byte for byte, and what lies beside it."""
 
     script: str

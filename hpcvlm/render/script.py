@@ -7,9 +7,8 @@ import dataclasses
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.plan.model import LaunchPlan
@@ -24,8 +23,7 @@ READY_QUESTION = "What is shown in the image?"
 _ANSWER_TOKENS = 32
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Materials:
+class Materials(NamedTuple):
     """The shipped texts that a job is made of.
 
     Attributes:
@@ -52,7 +50,8 @@ def render_job(
     Raises:
         HpcvlmError: ``value-unsafe`` when a value cannot stand in a script at all.
     """
-    _refuse_control_characters(plan)
+    data = dataclasses.asdict(plan)
+    _refuse_control_characters(data)
     payloads = {
         "guard": materials.guard.rstrip("\n"),
         "text": _chat(plan.served_name, READY_QUESTION, None),
@@ -61,7 +60,7 @@ def render_job(
         "listed": f'"id":{json.dumps(plan.served_name, ensure_ascii=False)}',
     }
     script = _template(materials.template, compiled).render(plan=plan, payloads=payloads)
-    text = json.dumps(dataclasses.asdict(plan), indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
     return RenderedJob(
         script, (JobFile(SCRIPT_NAME, script, 0o700), JobFile(PLAN_NAME, text, 0o600))
     )
@@ -120,10 +119,10 @@ def sbatch_value(value: str) -> str:
     return f'"{escaped}"'
 
 
-def _refuse_control_characters(plan: LaunchPlan) -> None:
+def _refuse_control_characters(plan: Mapping[str, object]) -> None:
     """A newline or NUL could end a line or an argument; nothing legitimate holds one."""
-    for place, text in _strings("plan", dataclasses.asdict(plan)):
-        if place.startswith("plan.sources") or not any(ord(c) < ord(" ") for c in text):
+    for place, text in _strings("plan", plan):
+        if place.startswith("plan.sources") or min(text, default=" ") >= " ":
             continue
         raise HpcvlmError(
             "value-unsafe",

@@ -7,8 +7,7 @@ the command line.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, NamedTuple, get_origin
 
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.site.schema import SiteSpec
@@ -22,8 +21,7 @@ ENVIRONMENT = "environment"
 PREFIX = "HPCVLM_SITE_"
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class ResolvedSite:
+class ResolvedSite(NamedTuple):
     """A site with the origin of each of its values.
 
     Attributes:

@@ -3,9 +3,8 @@
 Site names, paths and partitions stand in such files only, never in code.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass, field
+# Without `from __future__ import annotations`: the types are read at run time, and as texts each
+# of them would have to be compiled a second time.
 from typing import Annotated, Literal
 
 from hpcvlm.errors import HpcvlmError
@@ -59,176 +58,134 @@ SbatchOption = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class EngineInstall(Section):
     """One installed engine: a container image, or a command on the nodes themselves."""
 
-    name: Literal["vllm"] = field(default="vllm", metadata=about("the engine"))
-    version: EngineVersion = field(metadata=about("its version"))
-    image: str | None = field(
-        default=None, metadata=about(".sif file; left out where the engine needs no container")
+    name: Literal["vllm"] = about("the engine", default="vllm")
+    version: EngineVersion = about("its version")
+    image: str | None = about(
+        ".sif file; left out where the engine needs no container", default=None
     )
-    command: Command = field(
-        default=("vllm",), metadata=about("command that starts the engine's CLI")
-    )
-    binds: tuple[Bind, ...] = field(default=(), metadata=about("folders this image needs"))
-    environment: dict[VariableName, str] = field(
-        default_factory=dict, metadata=about("environment of this engine")
-    )
+    command: Command = about("command that starts the engine's CLI", default=("vllm",))
+    binds: tuple[Bind, ...] = about("folders this image needs", default=())
+    environment: dict[VariableName, str] = about("environment of this engine", default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class GpuType(Section):
     """One type of GPU of this site: what users call it, and how Slurm is asked for it."""
 
-    slurm_name: GpuTypeName | None = field(
-        default=None, metadata=about("what Slurm calls it; the type's own name when left out")
+    slurm_name: GpuTypeName | None = about(
+        "what Slurm calls it; the type's own name when left out", default=None
     )
-    hardware: str | None = field(
-        default=None,
-        metadata=about("the product, such as 'NVIDIA A100-SXM4-80GB', where names do not say it"),
+    hardware: str | None = about(
+        "the product, such as 'NVIDIA A100-SXM4-80GB', where names do not say it", default=None
     )
-    memory: Memory | None = field(
-        default=None, metadata=about("memory of one GPU, as its maker says it, such as 80G")
+    memory: Memory | None = about(
+        "memory of one GPU, as its maker says it, such as 80G", default=None
     )
-    request: GpuRequest | None = field(
-        default=None, metadata=about("as gpu_request, for this type only")
+    request: GpuRequest | None = about("as gpu_request, for this type only", default=None)
+    constraint: str | None = about(
+        "node feature that picks this type, such as a100-80", default=None
     )
-    constraint: str | None = field(
-        default=None, metadata=about("node feature that picks this type, such as a100-80")
-    )
-    aliases: tuple[GpuTypeName, ...] = field(
-        default=(), metadata=about("further names that users may type")
-    )
+    aliases: tuple[GpuTypeName, ...] = about("further names that users may type", default=())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class PartitionSpec(Section):
     """What is known of one partition beyond what sinfo says, or where no one can ask sinfo."""
 
-    gpus: dict[GpuTypeName, Count] = field(
-        default_factory=dict, metadata=about("most GPUs on one node, by type")
+    gpus: dict[GpuTypeName, Count] = about("most GPUs on one node, by type", default_factory=dict)
+    cpus: Count | None = about("CPU cores of one node", default=None)
+    memory: Memory | None = about("main memory of one node", default=None)
+    time_limit: Duration | None = about("longest time of a job", default=None)
+    account: str | None = about("account for jobs of this partition", default=None)
+    qos: str | None = about("QOS for jobs of this partition", default=None)
+    constraint: str | None = about("node features for jobs of this partition", default=None)
+    cpus_per_gpu: Count | None = about(
+        "as the site's cpus_per_gpu, for this partition", default=None
     )
-    cpus: Count | None = field(default=None, metadata=about("CPU cores of one node"))
-    memory: Memory | None = field(default=None, metadata=about("main memory of one node"))
-    time_limit: Duration | None = field(default=None, metadata=about("longest time of a job"))
-    account: str | None = field(default=None, metadata=about("account for jobs of this partition"))
-    qos: str | None = field(default=None, metadata=about("QOS for jobs of this partition"))
-    constraint: str | None = field(
-        default=None, metadata=about("node features for jobs of this partition")
-    )
-    cpus_per_gpu: Count | None = field(
-        default=None, metadata=about("as the site's cpus_per_gpu, for this partition")
-    )
-    memory_per_gpu: Memory | None = field(
-        default=None, metadata=about("as the site's memory_per_gpu, for this partition")
+    memory_per_gpu: Memory | None = about(
+        "as the site's memory_per_gpu, for this partition", default=None
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Proxy(Section):
     """How compute nodes reach the outside, where they need help for that."""
 
-    http: str | None = field(default=None, metadata=about("http_proxy of the engine"))
-    https: str | None = field(default=None, metadata=about("https_proxy of the engine"))
-    no_proxy: tuple[str, ...] = field(
-        default=(), metadata=about("hosts and domains that need no proxy, besides the node itself")
+    http: str | None = about("http_proxy of the engine", default=None)
+    https: str | None = about("https_proxy of the engine", default=None)
+    no_proxy: tuple[str, ...] = about(
+        "hosts and domains that need no proxy, besides the node itself", default=()
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Notify(Section):
     """Mails that Slurm sends about a job."""
 
-    mail_type: tuple[str, ...] = field(
-        default=(),
-        metadata=about("when, as sbatch's --mail-type takes it: END, FAIL, TIME_LIMIT_80"),
+    mail_type: tuple[str, ...] = about(
+        "when, as sbatch's --mail-type takes it: END, FAIL, TIME_LIMIT_80", default=()
     )
-    mail_user: str | None = field(
-        default=None, metadata=about("to whom; the job's owner when left out")
-    )
+    mail_user: str | None = about("to whom; the job's owner when left out", default=None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class SiteSpec(Section):
     """What is particular to one cluster."""
 
-    schema_version: Literal[1] = field(
-        default=1, metadata=about("version of this schema", key="schema")
+    schema_version: Literal[1] = about("version of this schema", default=1, written="schema")
+    name: str = about("the cluster's name, for messages", default="this site")
+    executor: Literal["auto", "slurm", "local"] = about(
+        "where jobs run; auto takes Slurm where there is an sbatch command", default="auto"
     )
-    name: str = field(default="this site", metadata=about("the cluster's name, for messages"))
-    executor: Literal["auto", "slurm", "local"] = field(
-        default="auto",
-        metadata=about("where jobs run; auto takes Slurm where there is an sbatch command"),
+    partition: str | None = about(
+        "partition when none is asked for; Slurm's own otherwise", default=None
     )
-    partition: str | None = field(
-        default=None, metadata=about("partition when none is asked for; Slurm's own otherwise")
+    account: str | None = about("account when none is asked for", default=None)
+    qos: str | None = about("QOS when none is asked for", default=None)
+    constraint: str | None = about("node features when none are asked for", default=None)
+    required: tuple[Literal["partition", "account", "qos", "time"], ...] = about(
+        "what every job must say here", default=()
     )
-    account: str | None = field(default=None, metadata=about("account when none is asked for"))
-    qos: str | None = field(default=None, metadata=about("QOS when none is asked for"))
-    constraint: str | None = field(
-        default=None, metadata=about("node features when none are asked for")
-    )
-    required: tuple[Literal["partition", "account", "qos", "time"], ...] = field(
-        default=(), metadata=about("what every job must say here")
-    )
-    gpu_request: GpuRequest = field(
+    gpu_request: GpuRequest = about(
+        "how GPUs are asked for here: --gpus-per-node=TYPE:N, --gres=gpu:TYPE:N, or "
+        "--gpus-per-node=N with the type as --constraint",
         default="gpus-per-node",
-        metadata=about(
-            "how GPUs are asked for here: --gpus-per-node=TYPE:N, --gres=gpu:TYPE:N, or "
-            "--gpus-per-node=N with the type as --constraint"
-        ),
     )
-    gpu_types: dict[GpuTypeName, GpuType] = field(
-        default_factory=dict, metadata=about("GPU types by the name that users type")
+    gpu_types: dict[GpuTypeName, GpuType] = about(
+        "GPU types by the name that users type", default_factory=dict
     )
-    partitions: dict[str, PartitionSpec] = field(
-        default_factory=dict, metadata=about("partitions by name")
+    partitions: dict[str, PartitionSpec] = about("partitions by name", default_factory=dict)
+    cpus_per_gpu: Count | None = about("CPU cores for each GPU", default=None)
+    memory_per_gpu: Memory | None = about("main memory for each GPU", default=None)
+    sbatch: dict[SbatchOption, str] = about(
+        "further sbatch options, without the leading dashes", default_factory=dict
     )
-    cpus_per_gpu: Count | None = field(default=None, metadata=about("CPU cores for each GPU"))
-    memory_per_gpu: Memory | None = field(default=None, metadata=about("main memory for each GPU"))
-    sbatch: dict[SbatchOption, str] = field(
-        default_factory=dict, metadata=about("further sbatch options, without the leading dashes")
+    modules: tuple[str, ...] = about("environment modules to load", default=())
+    runtime: Literal["apptainer", "singularity", "docker", "podman", "none"] = about(
+        "what runs container images", default="apptainer"
     )
-    modules: tuple[str, ...] = field(default=(), metadata=about("environment modules to load"))
-    runtime: Literal["apptainer", "singularity", "docker", "podman", "none"] = field(
-        default="apptainer", metadata=about("what runs container images")
+    gpu_flag: Literal["--nv", "--rocm", ""] = about(
+        "the runtime's flag that lets a container see the GPUs", default="--nv"
     )
-    gpu_flag: Literal["--nv", "--rocm", ""] = field(
-        default="--nv", metadata=about("the runtime's flag that lets a container see the GPUs")
+    engines: tuple[EngineInstall, ...] = about("the engines installed here", default=())
+    image_folder: str | None = about(
+        "where vllm-VERSION.sif lies for versions not listed", default=None
     )
-    engines: tuple[EngineInstall, ...] = field(
-        default=(), metadata=about("the engines installed here")
+    hub_caches: tuple[str, ...] = about(
+        "Hugging Face hub caches, searched in this order", default=()
     )
-    image_folder: str | None = field(
-        default=None, metadata=about("where vllm-VERSION.sif lies for versions not listed")
+    media_root: str | None = about("folder below which file:// images are allowed", default=None)
+    media_roots: tuple[str, ...] = about(
+        "the only folders that --media-root may name or lie below; all when empty", default=()
     )
-    hub_caches: tuple[str, ...] = field(
-        default=(), metadata=about("Hugging Face hub caches, searched in this order")
+    cache_root: str | None = about("private folder for the engine's compile caches", default=None)
+    scratch_root: ScratchFolder | None = about(
+        "folder for temporary files on the nodes; may name variables such as $TMPDIR", default=None
     )
-    media_root: str | None = field(
-        default=None, metadata=about("folder below which file:// images are allowed")
+    binds: tuple[Bind, ...] = about("folders every container needs", default=())
+    proxy: Proxy = about("how compute nodes reach the outside", default=Proxy())
+    notify: Notify = about("mails that Slurm sends about a job", default=Notify())
+    listen: Literal["node", "loopback"] = about(
+        "whether other hosts reach the engine, or only its own node", default="node"
     )
-    media_roots: tuple[str, ...] = field(
-        default=(),
-        metadata=about("the only folders that --media-root may name or lie below; all when empty"),
-    )
-    cache_root: str | None = field(
-        default=None, metadata=about("private folder for the engine's compile caches")
-    )
-    scratch_root: ScratchFolder | None = field(
-        default=None,
-        metadata=about(
-            "folder for temporary files on the nodes; may name variables such as $TMPDIR"
-        ),
-    )
-    binds: tuple[Bind, ...] = field(default=(), metadata=about("folders every container needs"))
-    proxy: Proxy = field(default=Proxy(), metadata=about("how compute nodes reach the outside"))
-    notify: Notify = field(default=Notify(), metadata=about("mails that Slurm sends about a job"))
-    listen: Literal["node", "loopback"] = field(
-        default="node",
-        metadata=about("whether other hosts reach the engine, or only its own node"),
-    )
-    environment: dict[VariableName, str] = field(
-        default_factory=dict, metadata=about("environment of every engine")
+    environment: dict[VariableName, str] = about(
+        "environment of every engine", default_factory=dict
     )

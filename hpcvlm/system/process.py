@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 NOT_FOUND = 127
 TIMED_OUT = 124
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Completed:
+class Completed(NamedTuple):
     """What a finished program left: its exit code and both streams as text."""
 
     code: int

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from hpcvlm.yamlfile.check import S, build, dotted, read_mapping
 from hpcvlm.yamlfile.schema import Section, keys_of
@@ -46,8 +47,7 @@ def read_part(source: str, path: str, text: str) -> Part:
     return Part(source, path, read_mapping(text, path), text)
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Merged:
+class Merged(NamedTuple):
     """Parts laid over each other.
 
     Attributes:

@@ -35,6 +35,22 @@ def test_the_least_that_a_model_file_needs() -> None:
     assert (spec.aliases, spec.options, spec.vision) == ((), {}, False)
 
 
+def test_a_section_is_made_with_its_own_keys_and_stays_as_it_is() -> None:
+    install = EngineInstall(version="0.10.2")
+    other = EngineInstall(version="0.10.2")
+    assert (install, hash(install)) == (other, hash(other))
+    assert install != install.model_copy(update={"version": "0.10.1"})
+    assert install.environment is not other.environment
+    with pytest.raises(AttributeError, match="cannot assign to version of EngineInstall"):
+        install.version = "0.10.1"  # type: ignore[misc]
+    with pytest.raises(AttributeError, match="cannot delete version of EngineInstall"):
+        del install.version
+    with pytest.raises(TypeError, match="EngineInstall needs version"):
+        EngineInstall()  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="EngineInstall has no binary"):
+        EngineInstall(version="0.10.2", binary="x")  # type: ignore[call-arg]
+
+
 def test_a_site_file_needs_nothing() -> None:
     assert validate(SiteSpec, "", "f.yaml") == SiteSpec()
 
