@@ -29,7 +29,8 @@ def _is_version_range(text: str) -> bool:
     return True
 
 
-def _is_version(text: str) -> bool:
+def is_version(text: str) -> bool:
+    """Whether a text is a version, such as ``0.10.2``."""
     from packaging.version import InvalidVersion, Version
 
     try:
@@ -71,7 +72,7 @@ Revision = Annotated[
 VersionRange = Annotated[
     str, Rule("a range of versions such as '>=0.9.1,<=0.10.2'", accepts=_is_version_range)
 ]
-Version = Annotated[str, Rule("a version such as '0.10.2'", accepts=_is_version)]
+Version = Annotated[str, Rule("a version such as '0.10.2'", accepts=is_version)]
 Duration = Annotated[str, Rule(f"a duration {EXPECTED}", accepts=_is_duration)]
 Count = Annotated[int, Rule("a whole number, 1 or more", at_least=1)]
 Limit = Annotated[int, Rule("a whole number, 0 or more", at_least=0)]

@@ -76,7 +76,8 @@ def list_models(ctx: Context, wanted: ModelFilter, *, with_variants: bool) -> li
         return passed
     from hpcvlm.ops.models_fit import fits_on
 
-    return [one for one in passed if fits_on(one.resolved, wanted.fits, ctx)]
+    served = (one for one in passed if one.resolved.spec.unsupported is None)
+    return [one for one in served if fits_on(one.resolved, wanted.fits, ctx)]
 
 
 def show_model(name: str, ctx: Context) -> tuple[CatalogModel, list[CatalogModel]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from hpcvlm.catalog.load import Resolved, apply_settings, find_model
-from hpcvlm.engines.vllm_versions import known_versions
+from hpcvlm.engines.vllm_versions import known_versions, release
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.memory.advice import fewest_gpus
 from hpcvlm.memory.estimate import EstimateOptions
@@ -52,11 +52,16 @@ def fit(question: FitQuestion, ctx: Context) -> MemoryFit:
     """The arithmetic for the GPUs that were named.
 
     Raises:
-        HpcvlmError: ``gpus-invalid`` (no type, or one that nobody knows), or as `find_model`.
+        HpcvlmError: ``gpus-invalid`` (no type, or one that nobody knows), ``vllm-version``,
+            ``model-unsupported``, or as `find_model`.
     """
     model, options, version = _resolved(question, ctx)
     site, _ = site_of(ctx)
     gpus = choose_gpus(question.gpus, model.spec, site)
+    if gpus.asked.count < 1:
+        raise HpcvlmError(
+            "gpus-invalid", f"--gpus {question.gpus} asks for no GPU", "ask for at least 1"
+        )
     candidates = gpu_candidates(gpus.asked.type, gpus.type)
     if not candidates:
         raise HpcvlmError(
@@ -108,6 +113,14 @@ def _resolved(question: FitQuestion, ctx: Context) -> tuple[Resolved, EstimateOp
     """The model, the options that decide, and the version of the engine."""
     found = find_model(question.model, model_layers(ctx))
     model = apply_settings(found, question.settings)
+    if model.spec.unsupported is not None:
+        raise HpcvlmError(
+            "model-unsupported",
+            f"{model.name} cannot be served: {model.spec.unsupported.reason}",
+            f"hpcvlm models fit {' or '.join(model.spec.unsupported.instead)}",
+        )
+    if question.engine_version is not None:
+        release(question.engine_version)  # refuses what is no version, or too old
     options = estimate_options(
         serve_options(model.spec, snapshot="", media_root="", tensor_parallel_size=1)
     )

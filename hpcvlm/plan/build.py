@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hpcvlm import __version__
-from hpcvlm.catalog.schema import ModelSpec
+from hpcvlm.catalog.schema import ModelSpec, is_version
 from hpcvlm.engines import vllm
+from hpcvlm.errors import HpcvlmError
 from hpcvlm.plan.binds import binds_of, path_issues
 from hpcvlm.plan.engine import choose_engine
 from hpcvlm.plan.engine_fit import fit_to_engine, gpu_age_issues
@@ -104,10 +105,16 @@ def check_request(request: LaunchRequest, spec: ModelSpec) -> None:
     """Refuse values of the command line that cannot be read.
 
     Raises:
-        HpcvlmError: ``gpus-invalid`` or ``time-invalid``.
+        HpcvlmError: ``gpus-invalid``, ``time-invalid`` or ``option-invalid``.
     """
     if request.gpus is not None:
         parse_gpus(request.gpus, spec)
+    if request.engine_version is not None and not is_version(request.engine_version):
+        raise HpcvlmError(
+            "option-invalid",
+            f"--engine-version {request.engine_version!r} is not a version",
+            "for example --engine-version 0.10.2",
+        )
     if request.time is not None:
         parse_duration(request.time, "--time")
 
@@ -324,6 +331,8 @@ def _loopback(asked: _Inputs) -> bool:
 
 def _snapshot_issues(asked: _Inputs) -> list[Issue]:
     source = asked.spec.snapshot
+    if asked.spec.unsupported is not None:
+        return []
     return [
         Issue(
             "snapshot-missing",

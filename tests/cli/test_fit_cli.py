@@ -83,3 +83,20 @@ def test_only_those_that_fit_are_listed(hpcvlm: Command) -> None:
     assert "mid" not in names("A100-40:1")
     assert "mid:awq" in names("A100-40:1")
     assert "mid" in names("A100-40:2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("mid", "--gpus", "A100:0"), 2, "--gpus A100:0 asks for no GPU"),
+        (("mid", "--gpus", "A100-80:1", "--engine-version", "soon"), 2, "'soon' is no version"),
+        (("mid", "--gpus", "A100-80:1", "--engine-version", "0.5.0"), 2, "vLLM 0.5.0 is older"),
+        (("vila", "--gpus", "A100-80:1"), 4, "vila cannot be served: "),
+    ],
+)
+def test_questions_without_an_answer(
+    hpcvlm: Command, arguments: tuple[str, ...], code: int, sentence: str
+) -> None:
+    done = hpcvlm("models", "fit", *arguments)
+    assert done.code == code
+    assert done.stderr.startswith(f"error: {sentence}")

@@ -173,3 +173,9 @@ def test_what_no_engine_serves_says_so_and_what_to_take(hpcvlm: Command) -> None
     assert done.code == 4
     assert done.stderr.startswith("error: vila cannot be served: ")
     assert not submitted(hpcvlm)
+
+
+def test_an_engine_version_that_is_none(hpcvlm: Command) -> None:
+    done = hpcvlm("plan", "tiny-vlm", "--engine-version", "newest")
+    assert done.code == 2
+    assert done.stderr.splitlines()[0] == "error: --engine-version 'newest' is not a version"
