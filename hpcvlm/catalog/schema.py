@@ -277,6 +277,10 @@ class ModelSpec(Section):
     custom_code: str | None = about(
         "why the engine must run code of the repository; never when left out", default=None
     )
+    stage: bool | None = about(
+        "whether the weights are copied to the node first; as the site does when left out",
+        default=None,
+    )
     served_name: str | None = about(
         "model id in the API; the repository when left out", default=None
     )

@@ -12,11 +12,13 @@ import typer
 
 from hpcvlm.cli import options
 from hpcvlm.cli.output import data, data_json, duration, note, table
+from hpcvlm.cli.sizes import bytes_text
 from hpcvlm.errors import HpcvlmError
 
 if TYPE_CHECKING:
     from hpcvlm.ops.context import Context
     from hpcvlm.ops.endpoints import Row
+    from hpcvlm.watch.state import StagingState
 
 Name = Annotated[str, typer.Argument(help="Name, unique prefix or job id.")]
 _FOLLOW_EVERY_S = 0.5
@@ -72,6 +74,8 @@ def status(name: Name, as_json: options.Json = False) -> None:
     if endpoint is not None:
         lines |= {"url": endpoint.base_url, "key": endpoint.key_file}
         lines["ends"] = _left(row) or "not known"
+    if row.glance.state is not None and row.glance.state.staging is not None:
+        lines["weights"] = weights_text(row.glance.state.staging)
     data("\n".join(f"{key:<7} {value}" for key, value in lines.items()))
     if isinstance(row.verdict, Failed):
         from hpcvlm.cli.errors import show
@@ -183,6 +187,18 @@ def snippet(
     data(make(endpoint, client, str(picture.absolute())))
 
 
+def weights_text(staging: StagingState) -> str:
+    """How the weights came closer to the engine, and how fast."""
+    if staging.how == "skipped":
+        return f"read from the shared store: {staging.why}"
+    if staging.how == "reused":
+        return f"{bytes_text(staging.bytes)} were on the node already ({staging.folder})"
+    where = f"copied to {staging.folder}" if staging.how == "copied" else "read ahead"
+    speed = f"{staging.mb_per_s:.0f} MB/s" if staging.mb_per_s else "at once"
+    why = f"; {staging.why}" if staging.why else ""
+    return f"{bytes_text(staging.bytes)} {where} in {duration(staging.seconds)}, {speed}{why}"
+
+
 def row_as_dict(row: Row) -> dict[str, object]:
     """One endpoint for --json; the key's file is named, the key is not in it."""
     from hpcvlm.ops.endpoints import describe
@@ -203,6 +219,7 @@ def row_as_dict(row: Row) -> dict[str, object]:
         "key_file": endpoint.key_file if endpoint else None,
         "ends": endpoint.ends if endpoint else None,
         "phases": state.phases if state else {},
+        "staging": dataclasses.asdict(state.staging) if state and state.staging else None,
         "verdict": dataclasses.asdict(row.verdict),
     }
 

@@ -29,7 +29,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("smoke", "demo"),
     "doctor": ("doctor", "doctor"),
 }
-_GROUPS = ("models", "site")
+_GROUPS = ("models", "snapshots", "containers", "site")
 _VERSION = "--version"
 
 

@@ -21,6 +21,7 @@ _TAIL_BYTES = 16384
 _MEANING = {
     "queued": "waiting for Slurm",
     "allocated": "the job has begun",
+    "staging": "copying weights to the node",
     "container": "starting the container or the process",
     "engine": "the engine imports and reads the configuration",
     "weights": "loading weights",

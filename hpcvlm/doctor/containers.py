@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -168,11 +169,10 @@ def judge_image(install: EngineInstall, runtime: str, seen: ImageSeen) -> Check:
     image = install.image
     if image is None:
         return question.skipped(f"no image: it runs {' '.join(install.command)}")
-    build = f"apptainer build --build-arg VERSION={install.version} {image} "
-    build += "containers/apptainer.def"
+    build = f"hpcvlm containers build {install.version} --output {shlex.quote(image)} --force"
     if seen.problem:
         # An image that is there and closed needs other rights, not another build.
-        remedy = build if seen.missing else f"ls -l {image}"
+        remedy = build.removesuffix(" --force") if seen.missing else f"ls -l {image}"
         return question.failed(f"{image}: {seen.problem}", remedy)
     if runtime in _APPTAINER_LIKE and not (seen.is_sif or seen.is_folder):
         return question.failed(f"{image} is not a SIF file", build)

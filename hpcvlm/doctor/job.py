@@ -66,6 +66,7 @@ def job_options(
         site,
         name=JOB_NAME,
         folder=folder,
+        snapshot=None,
         partition=partition,
         place=partition,
         gpus=gpus,

@@ -45,8 +45,7 @@ def judge_engines(names: Sequence[str]) -> Check:
         return ENGINES.ok(some(names, 6))
     return ENGINES.warning(
         "the site file names no engine, and the image folder has no image",
-        "apptainer build --build-arg VERSION=0.33.0 vllm-0.33.0.sif containers/apptainer.def, "
-        "then name it under 'engines:'",
+        "hpcvlm containers build 0.33.0",
     )
 
 

@@ -282,6 +282,6 @@ def judge_hub(question: Question, path: str, seen: HubSeen, *, of_site: bool) ->
         broken = some([name for name, _ in seen.broken], 3)
         return question.warning(
             f"{path}: {models}; {len(seen.broken)} not: {broken}; {first}: {why}{later}",
-            f"HF_HUB_CACHE={path} hf download {first}",
+            f"hpcvlm snapshots verify {first} --repair",
         )
     return question.ok(f"{path}: {models}{later}" if seen.whole else f"{path} is empty{later}")

@@ -16,6 +16,7 @@ GUARD_CLASS = f"{GUARD_MODULE}.KeyGuard"
 
 PHASES = (
     "allocated",
+    "staging",
     "container",
     "engine",
     "weights",

@@ -508,33 +508,33 @@ _MODEL = (
         r"gated repo\. Make sure to have access to it at \S+?/(?P<repo>[\w.-]+/[\w.-]+?)\.? ",
         "the repository {repo} is gated: its licence is not accepted, or the node has no token",
         "accept the licence on its page, then download it where there is internet: hf auth "
-        "login; hf download {repo}",
+        "login; hpcvlm snapshots pull {repo}",
     ),
     _sign(
         "gated",
         r"[Cc]annot access gated repo|trying to access a gated repo|Access to model .*restricted",
         "the model's repository is gated: its licence is not accepted, or the node has no token",
         "accept the licence on its page, then download it where there is internet: hf auth "
-        "login; hf download OWNER/NAME",
+        "login; hpcvlm snapshots pull OWNER/NAME",
     ),
     _sign(
         "repository-unknown",
         r"(?<!\S)(?P<repo>\S+) is not a local folder and is not a valid model identifier"
         r"|Repository Not Found for url: (?P<url>\S+)",
         "there is no such repository, or only its members see it: {repo}{url}",
-        "correct the name; for a private one: hf auth login; hf download OWNER/NAME",
+        "correct the name; for a private one: hf auth login; hpcvlm snapshots pull OWNER/NAME",
     ),
     _sign(
         "hub-unreachable",
         r"couldn't connect to '(?P<hub>[^']+)' to load the files",
         "the engine asks {hub} for the model's files, and the node does not reach it",
-        "download the model where there is internet: hf download OWNER/NAME",
+        "download the model where there is internet: hpcvlm snapshots pull OWNER/NAME",
     ),
     _sign(
         "snapshot-missing",
         r"LocalEntryNotFoundError|OfflineModeIsEnabled|outgoing traffic has been disabled",
         "files of the model are not in the hub cache that the engine sees, or not of this revision",
-        "download it where there is internet (hf download OWNER/NAME), and name that cache "
+        "fetch it where there is internet (hpcvlm snapshots pull OWNER/NAME), and name that cache "
         "under `hub_caches` in the site's file",
     ),
     _sign(
@@ -547,32 +547,32 @@ _MODEL = (
         "config-missing",
         r"Invalid repository ID or local directory specified: '(?P<path>[^']+)'",
         "the model's folder has no config.json: {path}",
-        "download the model again: hf download OWNER/NAME",
+        "fetch what is missing: hpcvlm snapshots pull OWNER/NAME",
     ),
     _sign(
         "config-broken",
         r"config file at '(?P<path>[^']+)' is not a valid JSON",
         "{path} is not valid JSON",
-        "download the model again: hf download OWNER/NAME --force-download",
+        "fetch what is damaged: hpcvlm snapshots verify OWNER/NAME --repair",
     ),
     _sign(
         "processor-missing",
         r"Can't load (?:\w+ )?(?P<part>processor|tokenizer|feature extractor) for "
         r"'(?P<path>[^']+)'",
         "the model's folder lacks the files of its {part}: {path}",
-        "download the model again, all of it: hf download OWNER/NAME",
+        "fetch what is missing: hpcvlm snapshots pull OWNER/NAME",
     ),
     _sign(
         "weights-missing",
         r"Cannot find any model weights with [`'](?P<path>[^`']+)",
         "the model's folder has no weights: {path}",
-        "download the model again, all of it: hf download OWNER/NAME",
+        "fetch what is missing: hpcvlm snapshots pull OWNER/NAME",
     ),
     _sign(
         "weights-broken",
         r"SafetensorError|[Ee]rror while deserializing header|incomplete metadata, file not fully",
         "a file of the model's weights is cut short or damaged",
-        "download the model again: hf download OWNER/NAME --force-download",
+        "fetch what is damaged: hpcvlm snapshots verify OWNER/NAME --repair",
     ),
 )
 

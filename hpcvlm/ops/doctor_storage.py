@@ -10,10 +10,10 @@ from pathlib import Path
 
 from hpcvlm.doctor import commands, mounts, storage
 from hpcvlm.doctor.model import Check, Question
+from hpcvlm.ops.caches import searched_caches
 from hpcvlm.ops.doctor_containers import installs_of
 from hpcvlm.ops.doctor_look import FOLDER_TIMEOUT_S, Look, ask, within
-from hpcvlm.resources import bundled_hub
-from hpcvlm.snapshots.hub import find_snapshot, hub_caches
+from hpcvlm.snapshots.hub import find_snapshot
 from hpcvlm.system.files import read_text
 
 PART = storage.PART
@@ -75,8 +75,7 @@ def cache_root(look: Look) -> Path:
 
 def weight_folders(look: Look) -> list[Path]:
     """The hub caches of the site and the user; not the one that is shipped."""
-    caches = hub_caches(look.site.hub_caches, look.ctx.environment, bundled_hub())
-    return list(dict.fromkeys(caches[:-1]))
+    return list(dict.fromkeys(searched_caches(look.site, look.ctx)))
 
 
 def look_at_folder(path: Path) -> storage.FolderSeen:

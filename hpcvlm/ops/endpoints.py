@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpcvlm.endpoints.endpoint import Endpoint, make_endpoint
@@ -125,7 +125,10 @@ def explain(row: Row) -> Diagnosis:
     folder = Path(row.record.folder)
     out = read_tail(folder / "engine.out", 1 << 20)
     err = read_tail(folder / "engine.err", 1 << 20) + read_tail(folder / "job.err")
-    return diagnose(out, err)
+    found = diagnose(out, err)
+    if not row.record.repo:
+        return found
+    return replace(found, remedy=found.remedy.replace("OWNER/NAME", row.record.repo))
 
 
 def stop(

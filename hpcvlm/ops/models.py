@@ -9,10 +9,10 @@ from pathlib import Path
 
 from hpcvlm.catalog.load import Resolved, all_models, find_model, variants
 from hpcvlm.errors import HpcvlmError
+from hpcvlm.ops.caches import searched_caches
 from hpcvlm.ops.context import Context
 from hpcvlm.ops.prepare import model_layers, site_of
-from hpcvlm.resources import bundled_hub
-from hpcvlm.snapshots.hub import Snapshot, find_snapshot, hub_caches, snapshot_at
+from hpcvlm.snapshots.hub import Snapshot, find_snapshot, snapshot_at
 
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([KMBT]?)", re.IGNORECASE)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
@@ -137,7 +137,7 @@ def in_cache(model: Resolved, ctx: Context) -> CatalogModel:
 
 def _caches(ctx: Context) -> list[Path]:
     site, _ = site_of(ctx)
-    return hub_caches(site.hub_caches, ctx.environment, bundled_hub())
+    return searched_caches(site, ctx, bundled=True)
 
 
 def _on_disk(model: Resolved, caches: Sequence[Path]) -> CatalogModel:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from hpcvlm.catalog.load import find_model
 from hpcvlm.errors import HpcvlmError
+from hpcvlm.ops.caches import searched_caches
 from hpcvlm.ops.context import Context
 from hpcvlm.ops.model_entry import RepositoryFacts, model_entry
 from hpcvlm.ops.models import validate_file
 from hpcvlm.ops.prepare import model_layers, site_of
-from hpcvlm.resources import bundled_hub
-from hpcvlm.snapshots.hub import Snapshot, find_snapshot, hub_caches, snapshot_at
+from hpcvlm.snapshots.hub import Snapshot, find_snapshot, snapshot_at
 from hpcvlm.snapshots.safetensors import read_header
 from hpcvlm.system.files import read_text, write_atomically
 
@@ -81,7 +81,7 @@ def facts_of(
             "for example hpcvlm models add Qwen/Qwen2.5-VL-7B-Instruct",
         )
     site, _ = site_of(ctx)
-    caches = hub_caches(site.hub_caches, ctx.environment, bundled_hub())
+    caches = searched_caches(site, ctx, bundled=True)
     snapshot = find_snapshot(target, revision, caches)
     if snapshot is not None and snapshot.config:
         return _of_snapshot(snapshot, name or _name(target), None)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.model_entry import RepositoryFacts
+from hpcvlm.snapshots.hub_api import asked
+from hpcvlm.snapshots.hub_errors import hub_of, offline
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
@@ -20,41 +23,32 @@ def facts_of_hub(repo: str, revision: str, name: str) -> RepositoryFacts:
     """Ask the hub: the commit, sizes of files, licence, and three small JSON files.
 
     Raises:
-        HpcvlmError: ``hub-refused`` (no such repository, or its terms are not accepted),
-            ``hub-unreachable``.
+        HpcvlmError: as `hpcvlm.snapshots.hub_api.list_commit`; ``hub-refused`` where one of the
+            files is not valid JSON.
     """
-    import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+
+    hub = hub_of(os.environ)
+    if hub.offline:
+        raise _with_folder(offline(hub, repo))
+    api = HfApi(endpoint=hub.endpoint, library_name="hpcvlm")
+
+    def look() -> RepositoryFacts:
+        info = api.model_info(repo, revision=revision, files_metadata=True, timeout=_ASKING_S)
+        return _facts(info, repo, name)
 
     try:
-        info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=_ASKING_S)
-        return _facts(info, repo, name)
-    except GatedRepoError:
-        raise HpcvlmError(
-            "hub-refused",
-            f"{repo} is gated, and the hub knows nobody here who accepted its terms",
-            f"accept them at https://huggingface.co/{repo}, then: hf auth login",
-        ) from None
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        what = "no such revision" if isinstance(error, RevisionNotFoundError) else "no such model"
-        raise HpcvlmError(
-            "hub-refused", f"the hub has {what}: {repo} at {revision}", "look at its spelling"
-        ) from None
-    except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
-        raise HpcvlmError(
-            "hub-unreachable",
-            f"{repo} is in no hub cache here, and the hub cannot be asked",
-            "download it where there is a network, and name its folder: "
-            "hpcvlm models add /path/to/snapshot",
-            (str(error).splitlines()[0],) if str(error) else (),
-        ) from None
+        return asked(look, hub, repo, revision)
+    except HpcvlmError as error:
+        raise _with_folder(error) from None
+
+
+def _with_folder(error: HpcvlmError) -> HpcvlmError:
+    """Where the hub cannot be asked, the files themselves tell as much."""
+    if error.code not in ("hub-unreachable", "hub-offline"):
+        return error
+    remedy = f"{error.remedy}; or, of a folder: hpcvlm models add /path/to/snapshot"
+    return HpcvlmError(error.code, error.sentence, remedy, error.details)
 
 
 def _facts(info: ModelInfo, repo: str, name: str) -> RepositoryFacts:

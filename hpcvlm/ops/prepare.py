@@ -10,35 +10,27 @@ from dataclasses import replace
 from pathlib import Path
 
 from hpcvlm.catalog.load import Layer, Resolved, apply_settings, find_model
-from hpcvlm.catalog.schema import ModelSpec, SnapshotSource
+from hpcvlm.catalog.schema import ModelSpec
 from hpcvlm.catalog.variants import SEPARATOR
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.context import Context
 from hpcvlm.ops.local_engine import find_local_engine
+from hpcvlm.ops.served_snapshot import served_snapshot
 from hpcvlm.ops.site_files import site_texts
 from hpcvlm.plan.build import Surroundings, build_plan, check_request
 from hpcvlm.plan.engine import candidate_images
-from hpcvlm.plan.model import LaunchRequest, PlannedSnapshot, PlanResult
+from hpcvlm.plan.model import LaunchRequest, PlanResult
 from hpcvlm.render.script import Materials
-from hpcvlm.resources import bundled_hub, data_root, shipped_models
+from hpcvlm.resources import data_root, shipped_models
 from hpcvlm.site.cluster import Cluster, parse_sinfo
 from hpcvlm.site.load import load_site
 from hpcvlm.site.schema import SiteSpec
 from hpcvlm.slurm import commands
-from hpcvlm.snapshots.hub import (
-    Snapshot,
-    expected_path,
-    find_snapshot,
-    hub_caches,
-    snapshot_at,
-)
 from hpcvlm.system.files import FolderOfTexts
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,47}")
 _SUFFIX_ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 _SUFFIX_LETTERS = 4
-# What sinfo says where Slurm's commands are installed and no cluster is configured.
-_NO_SLURM = ("Could not establish a configuration source", "Unable to process configuration file")
 
 
 def model_layers(ctx: Context) -> list[Layer]:
@@ -79,15 +71,16 @@ def prepare(request: LaunchRequest, ctx: Context, site: SiteSpec | None = None) 
     check_request(request, spec)
     executor, cluster = _executor(request, site, ctx)
     site = _with_engine(site, spec, executor, ctx)
-    planned, problems, on_disk = _snapshot(spec, site, ctx)
+    served = served_snapshot(spec, site, ctx)
+    on_disk = served.on_disk
     images = candidate_images(spec, site, request.engine_version)
     found = Surroundings(
         executor=executor,
         name=name,
         folder=str(ctx.settings.jobs / name),
         cluster=cluster,
-        snapshot=planned,
-        snapshot_problems=problems,
+        snapshot=served.planned,
+        snapshot_problems=served.problems,
         attention_heads=on_disk.attention_heads if on_disk else None,
         images_on_disk=frozenset(image for image in images if Path(image).is_file()),
         cache_root=_expand(site.cache_root) or str(ctx.settings.state / "cache"),
@@ -97,10 +90,19 @@ def prepare(request: LaunchRequest, ctx: Context, site: SiteSpec | None = None) 
         },
         model=resolved.name,
         config=on_disk.config if on_disk else None,
-        weight_bytes=on_disk.weight_bytes if on_disk and not problems else None,
+        weight_bytes=on_disk.weight_bytes if on_disk and not served.problems else None,
         preprocessor=on_disk.preprocessor if on_disk else None,
+        snapshot_on_disk=on_disk is not None,
+        approvals=served.approvals,
+        files=served.files,
     )
     result = build_plan(request, spec, site, found)
+    if site.images.signed_by:
+        from hpcvlm.ops.containers_verify import image_issues
+
+        engine = result.plan.engine
+        signed = image_issues(engine.image, engine.version, site, ctx)
+        result = replace(result, issues=(*result.issues, *signed))
     return replace(result, notes=(*_meant(request.model, resolved), *result.notes))
 
 
@@ -116,12 +118,14 @@ def materials() -> Materials:
     """The shipped texts that every job is made of."""
     root = data_root()
     template = root / "templates" / "sbatch" / "single_node.sbatch.j2"
+    staging = root / "templates" / "sbatch" / "staging.sh.j2"
     picture = root / "templates" / "sbatch" / "picture.png"
     guard = Path(__file__).resolve().parent.parent / "engines" / "vllm_guard.py"
     return Materials(
         template.read_text(encoding="utf-8"),
         guard.read_text(encoding="utf-8"),
         picture.read_bytes(),
+        staging.read_text(encoding="utf-8"),
     )
 
 
@@ -148,7 +152,7 @@ def _executor(request: LaunchRequest, site: SiteSpec, ctx: Context) -> tuple[str
     try:
         return "slurm", parse_sinfo(done.code, done.stdout, done.stderr)
     except HpcvlmError as error:
-        if asked == "auto" and any(words in done.stderr for words in _NO_SLURM):
+        if asked == "auto" and commands.is_not_configured(done.stderr):
             return "local", None
         raise HpcvlmError(
             error.code,
@@ -192,39 +196,6 @@ def _name(request: LaunchRequest, model: str) -> str:
             "up to 48 small letters, digits, dots and hyphens, beginning with a letter or digit",
         )
     return request.name
-
-
-def _snapshot(
-    spec: ModelSpec, site: SiteSpec, ctx: Context
-) -> tuple[PlannedSnapshot, tuple[str, ...], Snapshot | None]:
-    source = spec.snapshot
-    caches = hub_caches(site.hub_caches, ctx.environment, bundled_hub())
-    if source.path is not None:
-        return _plain_folder(source, Path(source.path).expanduser())
-    found: Snapshot | None = find_snapshot(source.repo, source.revision, caches)
-    if found is not None:
-        planned = PlannedSnapshot(
-            found.repo, found.commit, str(found.path), str(found.repository_folder)
-        )
-        problems = tuple(f"{found.path}: {problem}" for problem in found.problems)
-        return planned, problems, found
-    folder, path = expected_path(source.repo, source.revision, caches[0])
-    planned = PlannedSnapshot(source.repo, source.revision, str(path), str(folder))
-    searched = ", ".join(str(cache) for cache in caches[:-1])
-    sentence = f"{source.repo} at revision {source.revision} is in no hub cache ({searched})"
-    return planned, (sentence,), None
-
-
-def _plain_folder(
-    source: SnapshotSource, folder: Path
-) -> tuple[PlannedSnapshot, tuple[str, ...], Snapshot | None]:
-    """Files that lie in no hub cache."""
-    path = str(folder.absolute())
-    planned = PlannedSnapshot(source.repo, source.revision, path, path)
-    if not folder.is_dir():
-        return planned, (f"snapshot.path: {path} is no folder here",), None
-    found = snapshot_at(folder, source.repo, source.revision)
-    return planned, tuple(f"{path}: {problem}" for problem in found.problems), found
 
 
 def _expand(path: str | None) -> str | None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 
 from hpcvlm.plan.model import Bind, Issue, LaunchPlan, PlannedEngine, PlannedSnapshot
 from hpcvlm.site.schema import EngineInstall, SiteSpec
+
+# They mount an image by --bind IMAGE:TARGET:ro,image-src=/ (Apptainer's user guide, "Bind Paths and
+# Mounts"); Docker and Podman mount folders only.
+IMAGE_RUNTIMES = ("apptainer", "singularity")
 
 
 def binds_of(
@@ -23,14 +28,15 @@ def binds_of(
         site: the site.
         engine: the engine that was chosen.
         folder: the job folder; only its payloads and its key are seen.
-        snapshot: what is served; its whole repository, for the blobs that its links point to.
+        snapshot: what is served; its whole repository, for the blobs that its links point to, and
+            what they point to outside of it.
         media_root: folder of ``file://`` images.
         cache: the engine's cache, the only folder that it may write to.
     """
     binds = [
         Bind(f"{folder}/payloads", f"{folder}/payloads"),
         Bind(f"{folder}/key", f"{folder}/key"),
-        Bind(snapshot.repository_folder, snapshot.repository_folder),
+        *_snapshot_binds(snapshot),
         Bind(media_root, media_root),
         Bind(cache, cache, read_only=False),
     ]
@@ -54,7 +60,13 @@ def engine_environment(site: SiteSpec, engine: PlannedEngine) -> Mapping[str, st
 
 
 def path_issues(plan: LaunchPlan) -> list[Issue]:
-    """Paths that a --bind cannot name: Apptainer splits it at colons and commas."""
+    """What cannot be mounted into a container.
+
+    Paths with colons and commas, at which Apptainer splits a --bind, and images of snapshots where
+    no runtime takes them.
+    """
+    if plan.snapshot.image is not None and plan.runtime not in IMAGE_RUNTIMES:
+        return [_image_refused(plan, plan.snapshot.image)]
     if plan.engine.image is None:
         return []
     paths = {path for bind in plan.binds for path in (bind.source, bind.target)}
@@ -68,6 +80,24 @@ def path_issues(plan: LaunchPlan) -> list[Issue]:
         for path in sorted(paths)
         if any(mark in path for mark in ":,")
     ]
+
+
+def _snapshot_binds(snapshot: PlannedSnapshot) -> list[Bind]:
+    if snapshot.image is not None:
+        return [Bind(snapshot.image, snapshot.path, in_image=True)]
+    links = [Bind(host, seen) for host, seen in snapshot.link_targets]
+    return [Bind(snapshot.repository_folder, snapshot.repository_folder), *links]
+
+
+def _image_refused(plan: LaunchPlan, image: str) -> Issue:
+    where = f"runtime {plan.runtime}" if plan.engine.image else "an engine without a container"
+    return Issue(
+        "snapshot-image-runtime",
+        "snapshot.path",
+        f"{image} is a SquashFS image, and {where} cannot mount it",
+        f"serve it with Apptainer, or unpack it: unsquashfs -d FOLDER {shlex.quote(image)}, "
+        "and name FOLDER as snapshot.path",
+    )
 
 
 def _bind(text: str) -> Bind:

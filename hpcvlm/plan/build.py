@@ -11,6 +11,7 @@ from hpcvlm import __version__
 from hpcvlm.catalog.schema import ModelSpec, is_version
 from hpcvlm.engines import vllm
 from hpcvlm.errors import HpcvlmError
+from hpcvlm.plan.approved import Approvals, approval_issues
 from hpcvlm.plan.binds import binds_of, path_issues
 from hpcvlm.plan.engine import choose_engine
 from hpcvlm.plan.engine_fit import fit_to_engine, gpu_age_issues
@@ -33,10 +34,12 @@ from hpcvlm.plan.model import (
     PlannedEngine,
     PlannedSnapshot,
     PlanResult,
+    StagedFile,
 )
 from hpcvlm.plan.options import option_source, serve_options
 from hpcvlm.plan.sbatch import partition_of, required_issues, sbatch_options
 from hpcvlm.plan.sources import COMMAND_LINE, DEFAULT, Sources
+from hpcvlm.plan.staging import prefetch_of, staging_of
 from hpcvlm.plan.time_limit import choose_time, place_of
 from hpcvlm.site.cluster import Cluster
 from hpcvlm.site.schema import SiteSpec
@@ -61,6 +64,7 @@ class Surroundings:
         cluster: None when there is no Slurm, or when nobody asked it.
         snapshot: where the files are, or would be.
         snapshot_problems: why they cannot be served; empty when they can.
+        snapshot_on_disk: whether any of them are there.
         attention_heads: from the snapshot's config.json, None when that is not on disk.
         images_on_disk: container images that exist, of those that the site names.
         cache_root: private folder for compile caches.
@@ -69,6 +73,8 @@ class Surroundings:
         config: the snapshot's config.json; None when it is not on disk.
         weight_bytes: of the snapshot's weights on disk; None when they are not all there.
         preprocessor: the snapshot's preprocessor_config.json; None when it has none.
+        approvals: what the site lets launches serve; None where it lets them serve everything.
+        files: of the snapshot, for a copy on the node; empty when they are not all there.
     """
 
     executor: str
@@ -85,6 +91,9 @@ class Surroundings:
     config: Mapping[str, object] | None = None
     weight_bytes: int | None = None
     preprocessor: Mapping[str, object] | None = None
+    snapshot_on_disk: bool = True
+    approvals: Approvals | None = None
+    files: tuple[StagedFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -221,6 +230,7 @@ def _assemble(
         site,
         name=found.name,
         folder=found.folder,
+        snapshot=found.snapshot,
         partition=asked.partition,
         place=place_of(found.cluster, asked.partition),
         gpus=gpus,
@@ -270,6 +280,17 @@ def _assemble(
         log_markers=vllm.LOG_MARKERS,
         port_taken_text=vllm.PORT_TAKEN,
         sources=dict(sources.taken),
+        staging=staging_of(
+            spec.stage, site.staging, found.snapshot, found.files, options, request.engine_arguments
+        ),
+        prefetch=prefetch_of(
+            site.staging,
+            found.snapshot,
+            found.weight_bytes,
+            engine.version,
+            options,
+            request.engine_arguments,
+        ),
     )
 
 
@@ -330,18 +351,20 @@ def _loopback(asked: _Inputs) -> bool:
 
 
 def _snapshot_issues(asked: _Inputs) -> list[Issue]:
-    source = asked.spec.snapshot
+    found = asked.found
     if asked.spec.unsupported is not None:
         return []
-    return [
-        Issue(
-            "snapshot-missing",
-            "snapshot",
-            problem,
-            f"hf download {source.repo} --revision {source.revision}",
-        )
-        for problem in asked.found.snapshot_problems
-    ]
+    name = found.model or asked.spec.name
+    if asked.spec.snapshot.path is not None:
+        code, remedy = "snapshot-missing", "correct 'snapshot: path' in the model's file"
+    elif found.snapshot_on_disk:
+        code, remedy = "snapshot-broken", f"hpcvlm snapshots verify {name} --repair"
+    else:
+        code, remedy = "snapshot-missing", f"hpcvlm snapshots pull {name}"
+    issues = [Issue(code, "snapshot", problem, remedy) for problem in found.snapshot_problems]
+    if found.approvals is not None and found.snapshot_on_disk:
+        issues += approval_issues(found.snapshot, found.approvals)
+    return issues
 
 
 def _unsupported(spec: ModelSpec) -> list[Issue]:

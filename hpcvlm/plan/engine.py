@@ -107,9 +107,9 @@ def _image_issues(
     ]
 
 
-def _build(version: str, image: str) -> str:
-    arguments = f"--build-arg VERSION={version} {shlex.quote(image)}"
-    return f"apptainer build {arguments} containers/apptainer.def"
+def _build(version: str, image: str = "") -> str:
+    command = f"hpcvlm containers build {version}"
+    return f"{command} --output {shlex.quote(image)}" if image else command
 
 
 def _need(spec: ModelSpec) -> str:
@@ -125,7 +125,7 @@ def _out_of_range(spec: ModelSpec, have: list[str], asked: str | None) -> Issue:
         found = f"this site has {', '.join(have)}"
         remedy = f"install {name} {preferred or spec.engine.versions} and name it {_SITE_FILE}"
         if preferred:
-            remedy += f": {_build(preferred, f'{name}-{preferred}.sif')}"
+            remedy += f": {_build(preferred)}"
     return Issue("engine-version", "engines", f"{_need(spec)}; {found}", remedy)
 
 

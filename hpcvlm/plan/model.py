@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from hpcvlm.memory.advice import Advice
     from hpcvlm.memory.estimate import MemoryEstimate
 
+# Small enough that many processes share one shard, large enough that starting them costs nothing.
+PART_BYTES = 256 * 1024**2
+
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LaunchRequest:
@@ -73,16 +76,22 @@ class SbatchOption:
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """A folder or file of the host that the container sees at `target`."""
+    """A folder or file of the host that the container sees at `target`.
+
+    Attributes:
+        in_image: whether `source` is a SquashFS image, whose content is seen.
+    """
 
     source: str
     target: str
     read_only: bool = True
+    in_image: bool = False
 
     @property
     def text(self) -> str:
         """As Apptainer's --bind takes it."""
-        return f"{self.source}:{self.target}:{'ro' if self.read_only else 'rw'}"
+        mode = "ro,image-src=/" if self.in_image else "ro" if self.read_only else "rw"
+        return f"{self.source}:{self.target}:{mode}"
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -104,12 +113,72 @@ class PlannedSnapshot:
         repository_folder: the hub cache's folder of the repository, which also holds the blobs
             that the snapshot's links point to.
         commit: 40 hexadecimal digits, or the revision as asked for when nothing is on disk.
+        image: the SquashFS image that holds them; `path` is then where the container sees them.
+        link_targets: what links lead to outside `repository_folder`: pairs of a path of the host
+            and the path where a container must see it.
     """
 
     repo: str
     commit: str
     path: str
     repository_folder: str
+    image: str | None = None
+    link_targets: tuple[tuple[str, str], ...] = ()
+
+
+class StagedFile(NamedTuple):
+    """One file of a snapshot that can be copied to the node.
+
+    Attributes:
+        path: relative to the snapshot folder, with ``/``.
+        size: bytes.
+        sha256: of its content; empty where no manifest tells it, or nobody asked for hashes.
+    """
+
+    path: str
+    size: int
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class PlannedStaging:
+    """A copy of the snapshot on the node, made by the job.
+
+    Attributes:
+        folder: where copies lie; may name variables, such as ``$TMPDIR``.
+        name: of this copy, one path component.
+        files: what is copied.
+        bytes: of all of them.
+        digest: tells this list of files from any other.
+        streams: processes that copy.
+        keep: whether the copy stays for later jobs of the same user.
+        part_bytes: what one process copies of a large file at a time.
+    """
+
+    folder: str
+    name: str
+    files: tuple[StagedFile, ...]
+    bytes: int
+    digest: str
+    streams: int
+    keep: bool
+    part_bytes: int = PART_BYTES
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class PlannedPrefetch:
+    """Weights read into the page cache while the engine starts.
+
+    Attributes:
+        streams: processes that read.
+        file_systems: patterns for the types of file system on which it is done, as coreutils'
+            ``stat -f -c %T`` names them; every one when empty.
+        part_bytes: what one process reads of a large file at a time.
+    """
+
+    streams: int
+    file_systems: tuple[str, ...]
+    part_bytes: int = PART_BYTES
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -149,6 +218,8 @@ class LaunchPlan:
     log_markers: tuple[LogMarker, ...]
     port_taken_text: str
     sources: dict[str, str] = field(default_factory=dict)
+    staging: PlannedStaging | None = None
+    prefetch: PlannedPrefetch | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

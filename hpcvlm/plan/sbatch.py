@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from hpcvlm.plan.gpus import ChosenGpus
-from hpcvlm.plan.model import Issue, LaunchRequest, SbatchOption
+from hpcvlm.plan.model import Issue, LaunchRequest, PlannedSnapshot, SbatchOption
 from hpcvlm.plan.sources import COMMAND_LINE, Sources
 from hpcvlm.site.schema import PartitionSpec, SiteSpec
+from hpcvlm.slurm.comments import use_comment
 from hpcvlm.slurm.time import format_time_limit
 
 # Seconds before the time limit at which Slurm warns the script; sbatch(1) says that the signal
@@ -29,6 +30,7 @@ def sbatch_options(
     *,
     name: str,
     folder: str,
+    snapshot: PlannedSnapshot | None,
     partition: str | None,
     place: str | None,
     gpus: ChosenGpus,
@@ -42,6 +44,8 @@ def sbatch_options(
         site: the site.
         name: the endpoint's.
         folder: job folder, absolute.
+        snapshot: what is served; everybody can read it in the job's comment, so that nobody
+            deletes it meanwhile; None for a job that serves nothing.
         partition: as `partition_of` gives it.
         place: the partition that the job will be in: that one, or the cluster's default.
         gpus: as `hpcvlm.plan.gpus.choose_gpus` gives it.
@@ -58,6 +62,9 @@ def sbatch_options(
         "signal": f"B:TERM@{WARN_BEFORE_END_S}",
         "nodes": str(request.nodes or 1),
     }
+    if snapshot is not None:
+        comment = use_comment(snapshot.repo, snapshot.commit)
+        options["comment"] = " ".join(filter(None, (site.sbatch.get("comment"), comment)))
     options |= _per_gpu(site, place, gpus, sources)
     options |= {
         key: value

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jinja2 import BytecodeCache, Template
 
 SCRIPT_NAME = "job.sbatch"
+STAGING_NAME = "staging.sh.j2"
 PLAN_NAME = "plan.json"
 READY_QUESTION = "What is shown in the image?"
 _ANSWER_TOKENS = 32
@@ -30,11 +31,14 @@ class Materials(NamedTuple):
         template: the Jinja2 text of templates/sbatch/single_node.sbatch.j2.
         guard: the source of the ASGI middleware that locks the server.
         picture_png: the picture that the job shows to the engine before it calls itself ready.
+        staging: the Jinja2 text of templates/sbatch/staging.sh.j2, which the template includes
+            where weights are copied to the node or read ahead.
     """
 
     template: str
     guard: str
     picture_png: bytes
+    staging: str
 
 
 def render_job(
@@ -59,7 +63,9 @@ def render_job(
         # As vLLM writes it in /v1/models: without blanks, and with letters as they are.
         "listed": f'"id":{json.dumps(plan.served_name, ensure_ascii=False)}',
     }
-    script = _template(materials.template, compiled).render(plan=plan, payloads=payloads)
+    script = _template(materials.template, materials.staging, compiled).render(
+        plan=plan, payloads=payloads
+    )
     text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
     return RenderedJob(
         script, (JobFile(SCRIPT_NAME, script, 0o700), JobFile(PLAN_NAME, text, 0o600))
@@ -83,16 +89,18 @@ def _chat(model: str, question: str, picture: bytes | None) -> str:
 
 
 @cache
-def _template(text: str, compiled: BytecodeCache | None) -> Template:
+def _template(text: str, staging: str, compiled: BytecodeCache | None) -> Template:
     from jinja2 import DictLoader, Environment, StrictUndefined
 
     environment = Environment(
-        loader=DictLoader({SCRIPT_NAME: text}),
+        loader=DictLoader({SCRIPT_NAME: text, STAGING_NAME: staging}),
         bytecode_cache=compiled,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        comment_start_string="{##",  # {# is bash's, as in ${#array[@]}
+        comment_end_string="##}",
         autoescape=False,  # noqa: S701 - the product is a shell script, not HTML
     )
     environment.filters["sh"] = shell_word

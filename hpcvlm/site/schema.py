@@ -127,6 +127,74 @@ class Notify(Section):
     mail_user: str | None = about("to whom; the job's owner when left out", default=None)
 
 
+class Store(Section):
+    """The store of model snapshots that an admin answers for."""
+
+    folder: str | None = about(
+        "hub cache that snapshots are pulled into; the first of hub_caches when left out",
+        default=None,
+    )
+    access: Literal["group", "world", "private"] = about(
+        "who may read what is pulled: the store's group, everybody, or only its owner",
+        default="group",
+    )
+    group: str | None = about(
+        "group that owns what is pulled; the store folder's own when left out", default=None
+    )
+    lock_file: str | None = about(
+        "list of approved snapshots; snapshots.lock.yaml in the user's configuration when left out",
+        default=None,
+    )
+    approved_only: bool = about(
+        "whether launches may serve only snapshots of the lock file", default=False
+    )
+    user_caches: tuple[str, ...] = about(
+        "where users keep caches of their own, such as /home/*/.cache/huggingface/hub, for audits",
+        default=(),
+    )
+
+
+class Staging(Section):
+    """Copying weights to the node before the engine reads them."""
+
+    folder: ScratchFolder | None = about(
+        "folder on the node, such as $TMPDIR or /dev/shm; nothing is copied when left out",
+        default=None,
+    )
+    always: bool = about("also for models whose file does not ask for it", default=False)
+    streams: Count = about("files, or parts of large ones, copied at once", default=8)
+    check: Literal["sizes", "hashes"] = about(
+        "how a copy is compared with the snapshot's manifest", default="sizes"
+    )
+    keep: bool = about("leave the copy for later jobs of the same user", default=False)
+    prefetch: Literal["auto", "always", "never"] = about(
+        "read the weights into the page cache while the engine starts, where they are not copied; "
+        "auto: on network file systems that the engine does not prefetch from by itself",
+        default="auto",
+    )
+
+
+class Images(Section):
+    """Making and checking container images."""
+
+    build_as: Literal["here", "job"] = about(
+        "where images are built: on this machine, or as a Slurm job", default="here"
+    )
+    partition: str | None = about("partition of a build job", default=None)
+    time: Duration = about("time limit of a build job", default="2h")
+    temporary: ScratchFolder | None = about(
+        "folder with space for a build's temporary files", default=None
+    )
+    cache: str | None = about("the runtime's own cache of layers", default=None)
+    registry: str | None = about(
+        "where official images come from, instead of docker.io", default=None
+    )
+    signed_by: tuple[str, ...] = about(
+        "fingerprints of keys; a launch then needs an image that one of them has signed",
+        default=(),
+    )
+
+
 class SiteSpec(Section):
     """What is particular to one cluster."""
 
@@ -172,6 +240,9 @@ class SiteSpec(Section):
     hub_caches: tuple[str, ...] = about(
         "Hugging Face hub caches, searched in this order", default=()
     )
+    store: Store = about("the store of snapshots that an admin answers for", default=Store())
+    staging: Staging = about("copying weights to the node", default=Staging())
+    images: Images = about("making and checking container images", default=Images())
     media_root: str | None = about("folder below which file:// images are allowed", default=None)
     media_roots: tuple[str, ...] = about(
         "the only folders that --media-root may name or lie below; all when empty", default=()

@@ -83,6 +83,15 @@ def squeue_user(user: str | None = None) -> Argv:
     return (*_squeue(), f"--user={user}" if user else "--me")
 
 
+COMMENT_FIELDS = ("job_id", "user", "comment and name")
+_COMMENT_FORMAT = "%i|%u|%k|%j"
+
+
+def squeue_comments() -> Argv:
+    """The comments of everybody's jobs that wait, run or end just now."""
+    return ("squeue", "--noheader", "--all", f"--format={_COMMENT_FORMAT}")
+
+
 def _squeue() -> Argv:
     return ("squeue", "--noheader", "--all", "--states=all", f"--format={_SQUEUE_FORMAT}")
 
@@ -145,3 +154,15 @@ def query_environment(environment: Mapping[str, str]) -> dict[str, str]:
     It is not for sbatch, which hands its environment on to the job.
     """
     return {**clean_environment(environment), "SLURM_TIME_FORMAT": "%s"}
+
+
+# What the commands say where they are installed and no cluster is configured.
+_NO_CLUSTER = (
+    "Could not establish a configuration source",
+    "Unable to process configuration file",
+)
+
+
+def is_not_configured(stderr: str) -> bool:
+    """Whether a command failed since this machine belongs to no cluster."""
+    return any(words in stderr for words in _NO_CLUSTER)

@@ -1,18 +1,18 @@
 """Finds a snapshot in Hugging Face hub caches, and says whether it is complete.
 
 The layout is huggingface_hub's: ``models--OWNER--NAME/{refs,blobs,snapshots/COMMIT}``. Only names,
-links, sizes and safetensors headers are read, no weights.
+links, sizes and safetensors headers are read, no weights (`hpcvlm.snapshots.look`).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpcvlm.snapshots.safetensors import cut_short
+from hpcvlm.snapshots.findings import one_each
+from hpcvlm.snapshots.look import SeenFile, look
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -24,7 +24,8 @@ class Snapshot:
         path: the snapshot folder.
         repository_folder: ``models--OWNER--NAME`` around it.
         attention_heads: query heads of the language model, None when config.json does not say.
-        problems: what is missing or cut short, one sentence a file; empty when complete.
+        problems: why it must not be served, one sentence a file: what is missing, cut short, or of
+            another size than when it was verified; empty when it may.
         config: its config.json; empty when that cannot be read.
         preprocessor: its preprocessor_config.json; empty when it has none.
         weight_bytes: size of all its safetensors files on disk.
@@ -52,25 +53,26 @@ def find_snapshot(repo: str, revision: str, caches: Sequence[Path]) -> Snapshot 
         folder = cache / repository_folder_name(repo)
         commit = _commit(folder, revision)
         path = folder / "snapshots" / commit
-        if path.is_dir():
+        if _is_folder(path):
             return snapshot_at(path, repo, commit)
     return None
 
 
 def snapshot_at(path: Path, repo: str, commit: str) -> Snapshot:
     """The snapshot in a folder: one of a hub cache, or any that holds a repository's files."""
-    problems, config = _check(path)
     in_cache = path.parent.name == "snapshots"
+    repository_folder = path.parent.parent if in_cache else path
+    seen = look(path, repository_folder, commit)
     return Snapshot(
         repo=repo,
         commit=commit,
         path=path,
-        repository_folder=path.parent.parent if in_cache else path,
-        attention_heads=_heads(config),
-        problems=tuple(problems),
-        config=config,
-        preprocessor=_json(path / "preprocessor_config.json", []),
-        weight_bytes=_weight_bytes(path),
+        repository_folder=repository_folder,
+        attention_heads=heads_of(seen.config),
+        problems=tuple(f.sentence for f in one_each(f for f in seen.findings if f.stops)),
+        config=seen.config,
+        preprocessor=_json(path / "preprocessor_config.json"),
+        weight_bytes=_weight_bytes(seen.files),
     )
 
 
@@ -94,6 +96,13 @@ def hub_caches(site: Sequence[str], environment: Mapping[str, str], bundled: Pat
     return [*found, Path(own).expanduser(), bundled]
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # somebody else's
+        return False
+
+
 def _commit(folder: Path, revision: str) -> str:
     try:
         return (folder / "refs" / revision).read_text(encoding="ascii").strip() or revision
@@ -101,52 +110,29 @@ def _commit(folder: Path, revision: str) -> str:
         return revision
 
 
-def _check(path: Path) -> tuple[list[str], Mapping[str, object]]:
-    problems: list[str] = []
-    config = _json(path / "config.json", problems)
-    broken = [e for e in sorted(path.rglob("*")) if e.is_symlink() and not e.exists()]
-    problems += [f"{entry.name}: its blob is missing ({entry.readlink()})" for entry in broken]
-    weights = sorted(path.glob("*.safetensors"))
-    index = path / "model.safetensors.index.json"
-    if index.exists():
-        shards = _json(index, problems).get("weight_map", {})
-        names = set(shards.values()) if isinstance(shards, Mapping) else set()
-        missing = sorted(name for name in names if not (path / str(name)).exists())
-        problems += [f"{name}: named in the index, not on disk" for name in missing]
-    elif not weights and not any(path.glob("*.bin")):
-        problems.append("no weights: there is no .safetensors file")
-    for shard in weights:
-        if shard.exists() and (problem := cut_short(shard)):
-            problems.append(f"{shard.name}: {problem}")
-    return problems, config
-
-
-def _weight_bytes(path: Path) -> int:
+def _weight_bytes(files: Mapping[str, SeenFile]) -> int:
     """Bytes of all safetensors files; one of Mistral's own format beside others counts once.
 
     vLLM loads ``consolidated*.safetensors`` or the others, never both
     (vllm/model_executor/model_loader/default_loader.py).
     """
     sizes: dict[bool, int] = {True: 0, False: 0}
-    for shard in path.glob("*.safetensors"):
-        with suppress(OSError):
-            sizes[shard.name.startswith("consolidated")] += shard.stat().st_size
+    for name, seen in files.items():
+        if name.endswith(".safetensors") and "/" not in name and seen.size > 0:
+            sizes[name.startswith("consolidated")] += seen.size
     return sizes[False] or sizes[True]
 
 
-def _json(path: Path, problems: list[str]) -> Mapping[str, object]:
+def _json(path: Path) -> Mapping[str, object]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        problems.append(f"{path.name}: missing or not readable")
-        return {}
-    except ValueError:
-        problems.append(f"{path.name}: not valid JSON")
+    except (OSError, ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
 
 
-def _heads(config: Mapping[str, object]) -> int | None:
+def heads_of(config: Mapping[str, object]) -> int | None:
+    """Query heads of the language model in a config.json; None when it does not say."""
     for place in ("text_config", "llm_config", "language_config"):
         inner = config.get(place)
         if isinstance(inner, Mapping) and isinstance(inner.get("num_attention_heads"), int):

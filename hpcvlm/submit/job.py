@@ -142,6 +142,8 @@ def _record(
         loopback=plan.listen_host == "127.0.0.1",
         process_started=process_started,
         warnings=warnings,
+        repo=plan.snapshot.repo,
+        commit=plan.snapshot.commit,
     )
 
 

@@ -26,6 +26,8 @@ class JobRecord:
         image_limit: images per prompt, None when the model sets no limit.
         warnings: what sbatch said while it took the job.
         notes: what was changed or taken for meant while it was planned.
+        repo: repository of the snapshot that it serves; empty where an earlier version wrote this.
+        commit: of the snapshot that it serves.
     """
 
     schema: int
@@ -48,6 +50,8 @@ class JobRecord:
     process_started: int | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    repo: str = ""
+    commit: str = ""
 
 
 _FIELDS = {field.name for field in dataclasses.fields(JobRecord)}

@@ -5,10 +5,33 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hpcvlm.system.files import read_text
 
 STATE_NAME = "state.json"
+
+
+@dataclass(frozen=True, slots=True)
+class StagingState:
+    """How the weights came closer to the engine.
+
+    Attributes:
+        how: ``copied`` to the node, ``reused`` a copy that was there, ``prefetched`` into the page
+            cache, or ``skipped``: served from the shared store as it is.
+        bytes: copied, found or read.
+        seconds: that took.
+        mb_per_s: decimal megabytes a second; 0 where nothing was moved.
+        folder: of the copy; empty where there is none.
+        why: why there is no copy, or why the weights were not read ahead; empty when all went well.
+    """
+
+    how: str
+    bytes: int
+    seconds: float
+    mb_per_s: float
+    folder: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +47,7 @@ class JobState:
         engine_exit: exit code of the engine, None while it runs.
         ends: seconds since the epoch at which Slurm will end the job, None where it does not say.
         phases: when each phase began.
+        staging: how the weights came closer; None where nobody asked for it, or not yet.
     """
 
     phase: str
@@ -37,6 +61,7 @@ class JobState:
     ends: float | None
     restarts: int
     phases: dict[str, float] = field(default_factory=dict)
+    staging: StagingState | None = None
 
 
 def parse_state(text: str) -> JobState | None:
@@ -55,6 +80,7 @@ def parse_state(text: str) -> JobState | None:
             ends=None if data.get("ends") is None else float(data["ends"]),
             restarts=int(data.get("restarts", 0)),
             phases={str(key): float(value) for key, value in data.get("phases", {}).items()},
+            staging=_staging(data.get("staging")),
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
@@ -64,6 +90,19 @@ def read_state(folder: Path) -> JobState | None:
     """The state of the job in a folder, or None when it has said nothing (readable) yet."""
     text = read_text(folder / STATE_NAME)
     return None if text is None else parse_state(text)
+
+
+def _staging(data: dict[str, Any] | None) -> StagingState | None:
+    if data is None:
+        return None
+    return StagingState(
+        how=str(data["how"]),
+        bytes=int(data["bytes"]),
+        seconds=float(data["seconds"]),
+        mb_per_s=float(data["mb_per_s"]),
+        folder=str(data["folder"]),
+        why=str(data["why"]),
+    )
 
 
 def _whole(value: object) -> int | None:

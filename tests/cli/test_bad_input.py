@@ -100,7 +100,7 @@ CASES: list[tuple[str, Callable[[Command], None], tuple[str, ...], int, tuple[st
         no_snapshot,
         ("mine",),
         3,
-        ("org/not-here at revision main is in no hub cache", "hf download org/not-here"),
+        ("org/not-here at revision main is in no hub cache", "hpcvlm snapshots pull mine"),
     ),
     ("cut short", broken_snapshot, ("mine",), 3, ("model.safetensors: not a safetensors file",)),
     ("no Slurm", nothing, ("tiny-vlm", "--executor", "slurm"), 4, ("--executor local",)),

@@ -200,7 +200,7 @@ def test_what_is_neither_a_folder_nor_a_repository(hpcvlm: Command, tmp_path: Pa
 
 def test_without_a_network_the_way_out_is_told(hpcvlm: Command) -> None:
     sentence, remedy = refused(hpcvlm("models", "add", "org/unknown"), 1)
-    assert sentence == "org/unknown is in no hub cache here, and the hub cannot be asked"
+    assert sentence.startswith("HF_HUB_OFFLINE is set, so org/unknown cannot be")
     assert "hpcvlm models add /path/to/snapshot" in remedy
 
 
@@ -285,11 +285,11 @@ def test_a_repository_of_the_hub_without_its_weights(hub: Command) -> None:
 @pytest.mark.parametrize(
     ("repo", "sentence"),
     [
-        ("org/gated", "org/gated is gated, and the hub knows nobody here who accepted its terms"),
-        ("org/missing", "the hub has no such model: org/missing at main"),
+        ("org/gated", "org/gated is gated, and whoever the token belongs to has not been let in"),
+        ("org/missing", "knows no model org/missing, or it is private and not yours to see"),
     ],
 )
 def test_what_the_hub_refuses(hub: Command, repo: str, sentence: str) -> None:
     said, remedy = refused(hub("models", "add", repo), 3)
-    assert said == sentence
+    assert sentence in said
     assert remedy

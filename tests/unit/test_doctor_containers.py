@@ -126,7 +126,8 @@ def test_a_closed_image_needs_no_new_build() -> None:
     closed = containers.judge_image(INSTALL, "apptainer", containers.ImageSeen("Permission denied"))
     assert (closed.status, closed.remedy) == (Status.FAILED, f"ls -l {SIF}")
     gone = containers.ImageSeen("No such file or directory", missing=True)
-    assert containers.judge_image(INSTALL, "apptainer", gone).remedy.startswith("apptainer build")
+    remedy = containers.judge_image(INSTALL, "apptainer", gone).remedy
+    assert remedy == f"hpcvlm containers build {INSTALL.version} --output {SIF}"
 
 
 def test_an_engine_without_an_image_is_skipped() -> None:

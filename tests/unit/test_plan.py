@@ -442,16 +442,14 @@ def test_an_image_that_is_not_there_is_told_with_how_to_build_it() -> None:
         "container-missing",
         "engines",
         f"the container image {IMAGE} does not exist",
-        f"apptainer build --build-arg VERSION=0.32.0 {IMAGE} containers/apptainer.def",
+        f"hpcvlm containers build 0.32.0 --output {IMAGE}",
     )
 
 
 def test_the_build_command_names_the_engine_s_version_whatever_the_image_is_called() -> None:
     text = "engines: [{version: 0.32.0, image: /images/my vllm.sif}]\n"
     remedy = only_issue(make_plan(LaunchRequest(TINY), site_text=text)).remedy
-    assert remedy == (
-        "apptainer build --build-arg VERSION=0.32.0 '/images/my vllm.sif' containers/apptainer.def"
-    )
+    assert remedy == "hpcvlm containers build 0.32.0 --output '/images/my vllm.sif'"
 
 
 def test_an_engine_outside_the_range_is_told_with_the_reason() -> None:
@@ -465,8 +463,8 @@ def test_an_engine_outside_the_range_is_told_with_the_reason() -> None:
         "MllamaForConditionalGeneration (vllm-project/vllm#27198)); this site has 0.32.0"
     )
     assert issue.remedy == (
-        "install vllm 0.10.2 and name it under 'engines:' in the site file: apptainer build "
-        "--build-arg VERSION=0.10.2 vllm-0.10.2.sif containers/apptainer.def"
+        "install vllm 0.10.2 and name it under 'engines:' in the site file: "
+        "hpcvlm containers build 0.10.2"
     )
 
 
@@ -650,9 +648,16 @@ def test_files_that_cannot_be_served_are_told_one_by_one() -> None:
     problems = ("/hub/x: config.json: missing or not readable", "/hub/x: a.safetensors: cut short")
     result = make_plan(LaunchRequest(TINY), snapshot_problems=problems)
     assert [issue.sentence for issue in result.issues] == list(problems)
-    assert {issue.code for issue in result.issues} == {"snapshot-missing"}
+    assert {issue.code for issue in result.issues} == {"snapshot-broken"}
     remedies = {issue.remedy for issue in result.issues}
-    assert remedies == {"hf download hpcvlm/tiny-vlm --revision main"}
+    assert remedies == {"hpcvlm snapshots verify tiny-vlm --repair"}
+
+
+def test_files_that_are_not_there_are_to_be_pulled() -> None:
+    problems = ("it is in no hub cache",)
+    result = make_plan(LaunchRequest(TINY), snapshot_problems=problems, snapshot_on_disk=False)
+    issue = result.issues[0]
+    assert (issue.code, issue.remedy) == ("snapshot-missing", "hpcvlm snapshots pull tiny-vlm")
 
 
 def test_what_was_typed_is_told_first_then_the_cluster_then_the_disk() -> None:
@@ -669,7 +674,7 @@ def test_what_was_typed_is_told_first_then_the_cluster_then_the_disk() -> None:
         "gpu-type-unknown",
         "time-limit",
         "container-missing",
-        "snapshot-missing",
+        "snapshot-broken",
         *["path-unsafe"] * 3,
     ]
 

@@ -23,7 +23,7 @@ from hpcvlm.catalog.load import Layer, apply_settings, find_model
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.prepare import materials
 from hpcvlm.plan.build import Surroundings, build_plan
-from hpcvlm.plan.model import LaunchPlan, LaunchRequest, PlannedSnapshot, SbatchOption
+from hpcvlm.plan.model import LaunchPlan, LaunchRequest, PlannedSnapshot, SbatchOption, StagedFile
 from hpcvlm.render.script import render_job, sbatch_value
 from hpcvlm.resources import shipped_models
 from hpcvlm.site.load import load_site
@@ -70,6 +70,14 @@ proxy: {https: 'http://proxy.example.org:3128', no_proxy: [.example.org]}
 engines: [{version: 0.33.0, image: 'docker.io/vllm/vllm-openai:v0.33.0'}]
 """
 
+STAGING = """
+staging: {folder: $TMPDIR, always: true, streams: 16, check: hashes}
+"""
+STAGED_SITE = GPU_SITE + STAGING
+STAGED_LOCAL_SITE = LOCAL_SITE + STAGING.replace("hashes", "hashes, keep: true, prefetch: never")
+STAGED_PODMAN_SITE = PODMAN_SITE + STAGING
+IMAGE_OF_SNAPSHOT = "/shared/images of models/tiny.sqsh"
+
 SHAPES: dict[str, tuple[str, LaunchRequest, str]] = {
     "llama-3.2-11b-vision": (
         GPU_SITE,
@@ -93,15 +101,37 @@ SHAPES: dict[str, tuple[str, LaunchRequest, str]] = {
         LaunchRequest("tiny-vlm", gpus="1", settings=("multimodal.limit_per_prompt.image=0",)),
         "local",
     ),
+    "staged": (STAGED_SITE, LaunchRequest("llama-3.2-11b-vision", gpus="A100:4"), "slurm"),
+    "staged-local": (STAGED_LOCAL_SITE, LaunchRequest("tiny-vlm", gpus="0"), "local"),
+    "staged-podman": (STAGED_PODMAN_SITE, LaunchRequest("qwen2.5-vl-7b", gpus="1"), "local"),
+    "prefetched": (GPU_SITE, LaunchRequest("llama-3.2-11b-vision", gpus="A100:4"), "slurm"),
+    "snapshot-image": (
+        GPU_SITE,
+        LaunchRequest("tiny-vlm", gpus="1", settings=(f"snapshot.path={IMAGE_OF_SNAPSHOT}",)),
+        "slurm",
+    ),
 }
+# Shapes whose snapshot is on disk, with these files.
+FILES = (
+    StagedFile("config.json", 1200, "a" * 64),
+    StagedFile('it\'s a "file" $(HOME).txt', 7),
+    StagedFile("model-00001-of-00002.safetensors", 5_000_000_000, "b" * 64),
+    StagedFile("model-00002-of-00002.safetensors", 3_000_000_000, "c" * 64),
+    StagedFile("original/consolidated.00.pth", 8_000_000_000, "d" * 64),
+    StagedFile("processor/extra.json", 0),
+)
+ON_DISK = ("staged", "staged-local", "staged-podman", "prefetched")
 
 
-def plan_of(site_text: str, request: LaunchRequest, executor: str) -> LaunchPlan:
+def plan_of(
+    site_text: str, request: LaunchRequest, executor: str, *, on_disk: bool = False
+) -> LaunchPlan:
     """A plan whose surroundings are always the same."""
     layers = [Layer("shipped", FolderOfTexts(shipped_models()))]
     spec = apply_settings(find_model(request.model, layers), request.settings).spec
     site, _ = load_site([("site", "site.yaml", site_text)])
     commit = "c" * 40
+    image = spec.snapshot.path
     repository = "/shared/hub/models--" + spec.snapshot.repo.replace("/", "--")
     found = Surroundings(
         executor=executor,
@@ -109,17 +139,27 @@ def plan_of(site_text: str, request: LaunchRequest, executor: str) -> LaunchPlan
         folder="/home/u/.hpcvlm/jobs/golden",
         cluster=None,
         snapshot=PlannedSnapshot(
-            spec.snapshot.repo, commit, f"{repository}/snapshots/{commit}", repository
+            spec.snapshot.repo,
+            commit,
+            "/snapshot" if image else f"{repository}/snapshots/{commit}",
+            image or repository,
+            image,
         ),
         snapshot_problems=(),
         attention_heads=None,
         images_on_disk=frozenset(e.image for e in site.engines if e.image),
         cache_root=site.cache_root or "/home/u/.hpcvlm/cache",
         sources={},
+        files=FILES if on_disk else (),
+        weight_bytes=8_000_000_000 if on_disk else None,
     )
     result = build_plan(request, spec, site, found)
     assert result.issues == ()
     return result.plan
+
+
+def shape(name: str) -> LaunchPlan:
+    return plan_of(*SHAPES[name], on_disk=name in ON_DISK)
 
 
 def script_of(plan: LaunchPlan) -> str:
@@ -128,7 +168,7 @@ def script_of(plan: LaunchPlan) -> str:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_golden(name: str) -> None:
-    script = script_of(plan_of(*SHAPES[name])).replace(f"hpcvlm {__version__}", "hpcvlm VERSION")
+    script = script_of(shape(name)).replace(f"hpcvlm {__version__}", "hpcvlm VERSION")
     path = GOLDEN / f"{name}.sbatch"
     if UPDATE:
         path.write_text(script)
@@ -138,7 +178,7 @@ def test_golden(name: str) -> None:
 @pytest.mark.parametrize("name", SHAPES)
 def test_bash_and_shellcheck_have_nothing_to_say(name: str, tmp_path: Path) -> None:
     path = tmp_path / "job.sbatch"
-    path.write_text(script_of(plan_of(*SHAPES[name])))
+    path.write_text(script_of(shape(name)))
     assert subprocess.run(["bash", "-n", path], capture_output=True, check=False).stderr == b""
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed (scripts/setup/slurm_packages.sh installs it)")
@@ -288,5 +328,5 @@ def test_sbatch_values_are_quoted_as_sbatch_reads_them(value: str, line: str) ->
 
 
 def test_the_same_plan_gives_the_same_bytes() -> None:
-    shape = SHAPES["llama-3.2-11b-vision"]
-    assert script_of(plan_of(*shape)) == script_of(plan_of(*shape))
+    name = "llama-3.2-11b-vision"
+    assert script_of(shape(name)) == script_of(shape(name))

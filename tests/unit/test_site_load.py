@@ -128,7 +128,8 @@ def test_every_key_with_one_value_has_a_variable() -> None:
         assert str(getattr(site, key)) == value, name
         assert sources[key] == "environment"
     others = {"schema", "required", "gpu_types", "partitions", "sbatch", "modules", "engines",
-              "hub_caches", "media_roots", "binds", "proxy", "notify", "environment"}  # fmt: skip
+              "hub_caches", "media_roots", "binds", "proxy", "notify", "environment", "store",
+              "staging", "images"}  # fmt: skip
     assert {key for key, _ in variables.values()} == keys_of(SiteSpec).keys() - others
 
 

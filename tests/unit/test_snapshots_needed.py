@@ -1,0 +1,83 @@
+"""Which files are pulled: lists as they stand on the hub, shortened."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcvlm.snapshots.model import ListedFile
+from hpcvlm.snapshots.needed import needed_files
+
+COMMON = ("config.json", "tokenizer.json", "README.md", "LICENSE", "chat_template.jinja")
+SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+INDEX = "model.safetensors.index.json"
+
+
+def left_out(*paths: str, mistral: bool = False) -> set[str]:
+    listing = [ListedFile(path, 1, "0" * 40) for path in (*COMMON, *paths)]
+    needed, out = needed_files(listing, mistral=mistral)
+    assert sorted([*needed, *out]) == sorted(listing)
+    assert [*needed] == sorted(needed)
+    assert {file.path for file in needed} >= set(COMMON)
+    return {file.path for file in out}
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        # meta-llama/Llama-3.2-11B-Vision-Instruct
+        (
+            (*SHARDS, INDEX, "original/consolidated.pth", "original/params.json"),
+            {"original/consolidated.pth", "original/params.json"},
+        ),
+        # llava-hf with both formats
+        (
+            (*SHARDS, INDEX, "pytorch_model-00001-of-00003.bin", "pytorch_model.bin.index.json"),
+            {"pytorch_model-00001-of-00003.bin", "pytorch_model.bin.index.json"},
+        ),
+        # only the older format
+        (("pytorch_model.bin", "vision.py"), set()),
+        # only GGUF, in several quantizations: which one is asked for is not known here
+        (("model-Q4_K_M.gguf", "mmproj.gguf"), set()),
+        (
+            (*SHARDS, "tf_model.h5", "flax_model.msgpack", "model.gguf", "model.onnx"),
+            {"tf_model.h5", "flax_model.msgpack", "model.gguf", "model.onnx"},
+        ),
+        (
+            (*SHARDS, "onnx/decoder.onnx", "openvino/openvino_model.xml", "training_args.bin"),
+            {"onnx/decoder.onnx", "openvino/openvino_model.xml", "training_args.bin"},
+        ),
+        # openbmb/MiniCPM-o: its own code reads these
+        ((*SHARDS, "assets/Vocos.pt", "modeling.py", "sub/preprocessor_config.json"), set()),
+        ((*SHARDS, "global_step10/mp_rank_00.pt"), {"global_step10/mp_rank_00.pt"}),
+        ((*SHARDS, "checkpoint-500/optimizer.pt"), {"checkpoint-500/optimizer.pt"}),
+        # a file that only looks like a folder
+        ((*SHARDS, "original"), set()),
+        # no weights at all
+        (("original/a.pth",), set()),
+    ],
+)
+def test_a_second_copy_of_the_weights_stays_where_it_is(
+    files: tuple[str, ...], expected: set[str]
+) -> None:
+    assert left_out(*files) == expected
+
+
+OWN = ("consolidated.safetensors", "params.json", "tekken.json")
+
+
+def test_mistrals_own_format_beside_the_usual_one() -> None:
+    assert left_out(*SHARDS, INDEX, *OWN) == {"consolidated.safetensors"}
+
+
+def test_mistrals_own_format_where_the_engine_is_told_to_load_it() -> None:
+    assert left_out(*SHARDS, INDEX, *OWN, mistral=True) == {*SHARDS, INDEX}
+
+
+@pytest.mark.parametrize("mistral", [True, False])
+def test_mistrals_own_format_alone(mistral: bool) -> None:
+    own = (*OWN, "consolidated-00001-of-00002.safetensors", "consolidated.safetensors.index.json")
+    assert left_out(*own, mistral=mistral) == set()
+
+
+def test_asking_for_mistrals_format_where_there_is_none() -> None:
+    assert left_out(*SHARDS, INDEX, mistral=True) == set()
