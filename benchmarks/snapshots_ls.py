@@ -20,9 +20,9 @@ from pathlib import Path
 from huggingface_hub import scan_cache_dir
 from timing import SAMPLE_HEADER, Check, Sample, Samples, finish, options, ratio, sample_rows, table
 
+from hpcvlm.snapshots.listing.summary import Summary, disk_use, summarise
 from hpcvlm.snapshots.manifest import write_manifest
 from hpcvlm.snapshots.model import Manifest, ManifestFile
-from hpcvlm.snapshots.summary import Summary, disk_use, summarise
 
 REPOSITORIES = 500
 FILES = 50_000

@@ -1,8 +1,8 @@
 """How fast verify reads a snapshot: divided by sha256sum, one process a core, on the same files.
 
 Both read files that are in the page cache, so what counts is hashing and what is lost around it.
-The snapshots are verified by `hpcvlm.snapshots.verify` in a Python that has done nothing else; its
-start is part of the time, as that of sha256sum and xargs is.
+The snapshots are verified by `hpcvlm.snapshots.verify.verify` in a Python that has done nothing
+else; its start is part of the time, as that of sha256sum and xargs is.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ VERIFY = """
 import os, sys
 from pathlib import Path
 from hpcvlm.snapshots.model import StoredSnapshot
-from hpcvlm.snapshots.verify import How, verify_snapshot
+from hpcvlm.snapshots.verify.verify import How, verify_snapshot
 folder = Path(sys.argv[1])
 stored = StoredSnapshot("org/m", folder.name, folder, (), ())
 found = verify_snapshot(stored, How("b", 0.0, keep=False))

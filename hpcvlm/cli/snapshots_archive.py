@@ -17,7 +17,7 @@ from hpcvlm.errors import HpcvlmError
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-    from hpcvlm.snapshots.archive import Progress
+    from hpcvlm.snapshots.archive.archive import Progress
 
 _SHORT = 12
 _SILENT_BYTES = 10**9  # less is done before anybody wonders

@@ -19,8 +19,8 @@ from hpcvlm.cli.snapshots_progress import Looking
 
 if TYPE_CHECKING:
     from hpcvlm.ops.snapshots_audit import Audited, AuditReport
-    from hpcvlm.snapshots.audit_kinds import AuditFinding
-    from hpcvlm.snapshots.duplicates import Duplicates
+    from hpcvlm.snapshots.audit.duplicates import Duplicates
+    from hpcvlm.snapshots.audit.kinds import AuditFinding
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
 _MOST_USERS = 20

@@ -241,7 +241,7 @@ def snapshot_dict(one: Listed) -> dict[str, object]:
 
 
 def _repository_dict(repository: StoredRepository) -> dict[str, object]:
-    from hpcvlm.snapshots.summary import disk_use
+    from hpcvlm.snapshots.listing.summary import disk_use
 
     return {
         "repo": json_text(repository.repo),

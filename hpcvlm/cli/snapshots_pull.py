@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from hpcvlm.ops.snapshots_pull import Prepared, Pulled
     from hpcvlm.snapshots.model import ListedFile
-    from hpcvlm.snapshots.pull import Progress, PullPlan
+    from hpcvlm.snapshots.pull.pull import Progress, PullPlan
 
 _MANY = 12
 _MOMENT_S = 0.05

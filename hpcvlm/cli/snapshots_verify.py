@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
     from hpcvlm.ops.snapshots_verify import RepairPlan, Verified
-    from hpcvlm.snapshots.findings import Finding
-    from hpcvlm.snapshots.pull import Progress as Fetched
-    from hpcvlm.snapshots.verification import Progress, Verification
+    from hpcvlm.snapshots.pull.pull import Progress as Fetched
+    from hpcvlm.snapshots.verify.findings import Finding
+    from hpcvlm.snapshots.verify.result import Progress, Verification
 
 _SHORT = 12
 _SILENT_BYTES = 10**9  # less is read before anybody wonders

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.model_entry import RepositoryFacts
-from hpcvlm.snapshots.hub_api import asked
-from hpcvlm.snapshots.hub_errors import hub_of, offline
+from hpcvlm.snapshots.pull.hub_api import asked
+from hpcvlm.snapshots.pull.hub_errors import hub_of, offline
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
@@ -23,8 +23,8 @@ def facts_of_hub(repo: str, revision: str, name: str) -> RepositoryFacts:
     """Ask the hub: the commit, sizes of files, licence, and three small JSON files.
 
     Raises:
-        HpcvlmError: as `hpcvlm.snapshots.hub_api.list_commit`; ``hub-refused`` where one of the
-            files is not valid JSON.
+        HpcvlmError: as `hpcvlm.snapshots.pull.hub_api.list_commit`; ``hub-refused`` where one of
+            the files is not valid JSON.
     """
     from huggingface_hub import HfApi
 

@@ -18,7 +18,7 @@ from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.context import Context
 from hpcvlm.ops.prepare import site_of
 from hpcvlm.ops.snapshot_names import searched_caches, store_folder, wanted_snapshot
-from hpcvlm.snapshots.archive import (
+from hpcvlm.snapshots.archive.archive import (
     CHUNK,
     Contents,
     OnProgress,
@@ -27,14 +27,14 @@ from hpcvlm.snapshots.archive import (
     verified_manifest,
     write_tar,
 )
+from hpcvlm.snapshots.archive.importing import Imported, Target, import_archive
+from hpcvlm.snapshots.archive.squashfs_tools import make_image, need_tool
+from hpcvlm.snapshots.archive.unpack import TarArchive, open_archive
 from hpcvlm.snapshots.hub import repository_folder_name
-from hpcvlm.snapshots.importing import Imported, Target, import_archive
 from hpcvlm.snapshots.manifest import manifest_digest, write_manifest
 from hpcvlm.snapshots.model import StoredSnapshot
-from hpcvlm.snapshots.room import room_at
-from hpcvlm.snapshots.squashfs_tools import make_image, need_tool
+from hpcvlm.snapshots.pull.space import room_at
 from hpcvlm.snapshots.store import find_stored, scan_caches, scan_repository
-from hpcvlm.snapshots.unpack import TarArchive, open_archive
 
 STREAM = "-"
 _PARTIAL = ".partial"

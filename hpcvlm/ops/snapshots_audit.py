@@ -15,11 +15,11 @@ from hpcvlm.ops.prepare import site_of
 from hpcvlm.ops.snapshot_names import searched_caches
 from hpcvlm.site.schema import SiteSpec
 from hpcvlm.snapshots.access import group_number
-from hpcvlm.snapshots.audit import Access, Rule, audit_cache
-from hpcvlm.snapshots.audit_kinds import AuditFinding
-from hpcvlm.snapshots.duplicates import Duplicates, Held, find_caches, find_duplicates
+from hpcvlm.snapshots.audit.audit import Access, Rule, audit_cache
+from hpcvlm.snapshots.audit.duplicates import Duplicates, Held, find_caches, find_duplicates
+from hpcvlm.snapshots.audit.kinds import AuditFinding
+from hpcvlm.snapshots.listing.summary import OnProgress
 from hpcvlm.snapshots.store import distinct, iterate_cache, repository_names, scan_caches
-from hpcvlm.snapshots.summary import OnProgress
 
 
 class Audited(NamedTuple):

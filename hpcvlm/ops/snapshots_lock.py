@@ -15,12 +15,12 @@ from hpcvlm.ops.context import Context
 from hpcvlm.ops.prepare import model_layers, site_of
 from hpcvlm.ops.snapshot_names import Wanted, searched_caches, wanted_snapshot
 from hpcvlm.ops.snapshots_ls import catalog_sources, user_name
-from hpcvlm.snapshots.completeness import look_at
+from hpcvlm.snapshots.listing.completeness import look_at
 from hpcvlm.snapshots.lock import approval_of, lock_path, read_lock, update_lock
-from hpcvlm.snapshots.look import look
 from hpcvlm.snapshots.manifest import manifest_digest, read_manifest
 from hpcvlm.snapshots.model import Approval, StoredRepository, StoredSnapshot
 from hpcvlm.snapshots.store import matching, scan_caches, scan_named
+from hpcvlm.snapshots.verify.quick_look import look
 from hpcvlm.system.files import read_text
 from hpcvlm.yamlfile.text import parse
 

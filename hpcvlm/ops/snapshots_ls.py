@@ -19,10 +19,10 @@ from hpcvlm.ops.prepare import model_layers, site_of
 from hpcvlm.ops.snapshot_names import DEFAULT_REVISION, searched_caches
 from hpcvlm.ops.snapshot_uses import find_uses
 from hpcvlm.site.schema import SiteSpec
+from hpcvlm.snapshots.listing.summary import OnProgress, Summary, disk_use, summarise
 from hpcvlm.snapshots.lock import approval_of, lock_path, read_lock
 from hpcvlm.snapshots.model import Approval, StoredRepository, Use, Uses
 from hpcvlm.snapshots.store import cache_problem, distinct
-from hpcvlm.snapshots.summary import OnProgress, Summary, disk_use, summarise
 from hpcvlm.yamlfile.layers import merge
 
 _REPOSITORY = re.compile(r"[a-z0-9][\w.-]*/[\w.-]+")

@@ -14,11 +14,12 @@ from hpcvlm.ops.prepare import model_layers, site_of
 from hpcvlm.ops.snapshot_names import searched_caches, wanted_snapshot
 from hpcvlm.ops.snapshot_uses import find_uses
 from hpcvlm.ops.snapshots_ls import catalog_sources, user_name
-from hpcvlm.snapshots.delete import Outcome, delete, links_problem, other_names, trash_bytes
-from hpcvlm.snapshots.holds import is_downloading
+from hpcvlm.snapshots.file_locks import is_downloading
+from hpcvlm.snapshots.listing.summary import keeps_access_times
 from hpcvlm.snapshots.lock import lock_path, read_lock
 from hpcvlm.snapshots.model import StoredRepository, Uses
-from hpcvlm.snapshots.prune import (
+from hpcvlm.snapshots.prune.delete import Outcome, delete, links_problem, other_names, trash_bytes
+from hpcvlm.snapshots.prune.plan import (
     DAY_S,
     Circumstances,
     Policy,
@@ -28,7 +29,6 @@ from hpcvlm.snapshots.prune import (
     protection,
 )
 from hpcvlm.snapshots.store import cache_problem, distinct, matching, scan_caches
-from hpcvlm.snapshots.summary import keeps_access_times
 
 # How old the answer to "what is in use" may be when something is deleted.
 _FRESH_S = 5.0

@@ -13,13 +13,13 @@ from hpcvlm.ops.prepare import model_layers, site_of
 from hpcvlm.ops.snapshot_names import Wanted, store_folder, wanted_snapshot
 from hpcvlm.resources import bundled_hub
 from hpcvlm.site.schema import SiteSpec
-from hpcvlm.snapshots.fetch import Source
 from hpcvlm.snapshots.hub import hub_caches, repository_folder_name, snapshot_at
-from hpcvlm.snapshots.hub_api import list_commit
-from hpcvlm.snapshots.hub_errors import Hub, hub_of
 from hpcvlm.snapshots.manifest import read_listing
-from hpcvlm.snapshots.needed import needed_files
-from hpcvlm.snapshots.pull import (
+from hpcvlm.snapshots.pull.fetch import Source
+from hpcvlm.snapshots.pull.hub_api import list_commit
+from hpcvlm.snapshots.pull.hub_errors import Hub, hub_of
+from hpcvlm.snapshots.pull.needed_files import needed_files
+from hpcvlm.snapshots.pull.pull import (
     Access,
     OnProgress,
     Progress,
@@ -28,7 +28,7 @@ from hpcvlm.snapshots.pull import (
     plan_pull,
     pull,
 )
-from hpcvlm.snapshots.room import room_at
+from hpcvlm.snapshots.pull.space import room_at
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MISTRAL_FORMAT = "mistral"

@@ -10,10 +10,10 @@ from hpcvlm.ops.context import Context
 from hpcvlm.ops.prepare import site_of
 from hpcvlm.ops.snapshot_names import Wanted, searched_caches, wanted_snapshot
 from hpcvlm.ops.snapshots_ls import Described, Listed
-from hpcvlm.snapshots.card import licence_of
+from hpcvlm.snapshots.listing.summary import summaries_of
 from hpcvlm.snapshots.model import StoredRepository, StoredSnapshot
+from hpcvlm.snapshots.model_card import licence_of
 from hpcvlm.snapshots.store import distinct, matching, scan_named
-from hpcvlm.snapshots.summary import summaries_of
 
 _SHORT = 12
 

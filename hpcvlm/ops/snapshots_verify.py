@@ -17,15 +17,15 @@ from hpcvlm.ops.prepare import model_layers, site_of
 from hpcvlm.ops.snapshot_names import Wanted, searched_caches, wanted_snapshot
 from hpcvlm.resources import bundled_hub
 from hpcvlm.site.schema import SiteSpec
-from hpcvlm.snapshots.findings import Finding
 from hpcvlm.snapshots.hub import repository_folder_name
 from hpcvlm.snapshots.manifest import is_safe_path, read_listing, read_manifest
 from hpcvlm.snapshots.model import Approval, ListedFile, StoredRepository, StoredSnapshot
-from hpcvlm.snapshots.pull import OnProgress as OnFetch
-from hpcvlm.snapshots.pull import fetch_files
+from hpcvlm.snapshots.pull.pull import OnProgress as OnFetch
+from hpcvlm.snapshots.pull.pull import fetch_files
 from hpcvlm.snapshots.store import find_stored, scan_caches, scan_repository
-from hpcvlm.snapshots.verification import OnProgress, Verification
-from hpcvlm.snapshots.verify import (
+from hpcvlm.snapshots.verify.findings import Finding
+from hpcvlm.snapshots.verify.result import OnProgress, Verification
+from hpcvlm.snapshots.verify.verify import (
     How,
     differing_copies,
     repository_folder_of,
@@ -118,7 +118,7 @@ def verify(
     Raises:
         HpcvlmError: ``snapshot-missing``, ``model-unknown``; ``store-unwritable`` before anything
             else when a repair could not be written; and what
-            `hpcvlm.snapshots.hub_errors` says of the hub, with ``online`` and ``repair``.
+            `hpcvlm.snapshots.pull.hub_errors` says of the hub, with ``online`` and ``repair``.
     """
     site, _ = site_of(ctx)
     approvals = _approvals(site, ctx)
@@ -280,8 +280,8 @@ def _one_refusal(request: VerifyRequest, refused: list[Finding]) -> Iterator[Non
 
 
 def _hub_files(repo: str, commit: str, ctx: Context) -> tuple[ListedFile, ...]:
-    from hpcvlm.snapshots.hub_api import list_commit
-    from hpcvlm.snapshots.hub_errors import hub_of
+    from hpcvlm.snapshots.pull.hub_api import list_commit
+    from hpcvlm.snapshots.pull.hub_errors import hub_of
 
     return list_commit(repo, commit, hub_of(ctx.environment)).files
 
@@ -328,8 +328,8 @@ def _sizes(found: Verification, paths: Sequence[str], how: How, ctx: Context) ->
     known = sizes | {file.path: file.size for file in (*listing, *(how.hub_list or ()))}
     if all(path in known for path in paths):
         return known
-    from hpcvlm.snapshots.hub_api import list_files
-    from hpcvlm.snapshots.hub_errors import hub_of
+    from hpcvlm.snapshots.pull.hub_api import list_files
+    from hpcvlm.snapshots.pull.hub_errors import hub_of
 
     asked = list_files(found.repo, found.commit, paths, hub_of(ctx.environment))
     return known | {file.path: file.size for file in asked}

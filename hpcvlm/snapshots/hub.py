@@ -1,7 +1,7 @@
 """Finds a snapshot in Hugging Face hub caches, and says whether it is complete.
 
 The layout is huggingface_hub's: ``models--OWNER--NAME/{refs,blobs,snapshots/COMMIT}``. Only names,
-links, sizes and safetensors headers are read, no weights (`hpcvlm.snapshots.look`).
+links, sizes and safetensors headers are read, no weights (`hpcvlm.snapshots.verify.quick_look`).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpcvlm.snapshots.findings import one_each
-from hpcvlm.snapshots.look import SeenFile, look
+from hpcvlm.snapshots.verify.findings import one_each
+from hpcvlm.snapshots.verify.quick_look import SeenFile, look
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hpcvlm.snapshots.quiet import quietly
+from hpcvlm.snapshots.noatime import quietly
 
 _LENGTH_BYTES = 8
 _LARGEST_HEADER = 100_000_000  # the safetensors library refuses more

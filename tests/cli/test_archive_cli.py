@@ -18,7 +18,7 @@ import pytest
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.context import Context
 from hpcvlm.ops.snapshots_archive import export
-from hpcvlm.snapshots.archive import Progress
+from hpcvlm.snapshots.archive.archive import Progress
 from hpcvlm.snapshots.manifest import manifest_path
 from tests.command import ROOT, Command, open_way_to
 from tests.verify_fixtures import COMMIT, REPO, SHARDS, flip, model_files, safetensors, store

@@ -23,14 +23,18 @@ import pytest
 
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.snapshots.access import prepare_repository_folder, prepare_store_folder
-from hpcvlm.snapshots.archive import Progress, contents_of, verified_manifest, write_tar
-from hpcvlm.snapshots.archive_manifest import MANIFEST_MEMBER, manifest_bytes, manifest_from
-from hpcvlm.snapshots.importing import Imported, Target, import_archive
+from hpcvlm.snapshots.archive.archive import Progress, contents_of, verified_manifest, write_tar
+from hpcvlm.snapshots.archive.archived_manifest import (
+    MANIFEST_MEMBER,
+    manifest_bytes,
+    manifest_from,
+)
+from hpcvlm.snapshots.archive.importing import Imported, Target, import_archive
+from hpcvlm.snapshots.archive.squashfs_tools import cat_member, make_image
+from hpcvlm.snapshots.archive.unpack import TarArchive, open_archive
 from hpcvlm.snapshots.manifest import manifest_digest, read_manifest, write_manifest
 from hpcvlm.snapshots.model import Manifest, ManifestFile, StoredSnapshot
-from hpcvlm.snapshots.squashfs_tools import cat_member, make_image
 from hpcvlm.snapshots.store import scan_repository
-from hpcvlm.snapshots.unpack import TarArchive, open_archive
 from tests.command import open_way_to
 from tests.verify_fixtures import COMMIT, REPO, SHARDS, flip, model_files, plain, store
 
@@ -943,7 +947,7 @@ def test_an_image_that_does_not_fit_is_told(
 
 
 def test_a_full_disk_has_its_own_words() -> None:
-    from hpcvlm.snapshots.importing import _os_error
+    from hpcvlm.snapshots.archive.importing import _os_error
 
     full = _os_error(Path("/store"), OSError(errno.EDQUOT, "Disk quota exceeded"))
     assert (full.code, "quota" in full.sentence) == ("store-space", True)

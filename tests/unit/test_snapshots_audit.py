@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcvlm.snapshots.audit import Access, Rule, audit_cache
-from hpcvlm.snapshots.audit_kinds import AuditFinding
-from hpcvlm.snapshots.card import licence_in, licence_of
-from hpcvlm.snapshots.duplicates import Duplicates, Held, find_caches, find_duplicates
-from hpcvlm.snapshots.pickles import pickle_kind
+from hpcvlm.snapshots.audit.audit import Access, Rule, audit_cache
+from hpcvlm.snapshots.audit.duplicates import Duplicates, Held, find_caches, find_duplicates
+from hpcvlm.snapshots.audit.kinds import AuditFinding
+from hpcvlm.snapshots.audit.pickles import pickle_kind
+from hpcvlm.snapshots.model_card import licence_in, licence_of
 from hpcvlm.snapshots.store import scan_cache
 from tests.hub_store import COMMIT_A, COMMIT_B, NOBODY, TREES, add_snapshot, as_nobody, grow
 
@@ -194,7 +194,7 @@ def test_what_the_auditor_cannot_enter_is_told(store: Path, tmp_path: Path) -> N
         if not path.is_symlink() and path.name != "blobs":
             path.chmod(path.stat().st_mode & 0o7777 | 0o055)
     code = (
-        "from pathlib import Path\nfrom hpcvlm.snapshots.audit import Rule, audit_cache\n"
+        "from pathlib import Path\nfrom hpcvlm.snapshots.audit.audit import Rule, audit_cache\n"
         f"for one in audit_cache(Path({str(store)!r}), Rule('any'), 0.0):\n"
         "    print(one.kind, one.path, one.what)\n"
     )
@@ -427,7 +427,7 @@ def test_a_home_that_cannot_be_entered_is_told(homes: Path, tmp_path: Path) -> N
     (homes / "bob").chmod(0o700)
     (hub(homes, "cem")).chmod(0o700)
     code = (
-        "from hpcvlm.snapshots.duplicates import find_caches\n"
+        "from hpcvlm.snapshots.audit.duplicates import find_caches\n"
         f"found = find_caches('{homes}/*/.cache/huggingface/hub')\n"
         "print([str(one) for one in found.caches], found.unreadable)\n"
     )

@@ -21,7 +21,7 @@ from hpcvlm.snapshots.manifest import (
     write_manifest,
 )
 from hpcvlm.snapshots.model import ListedFile, Manifest, ManifestFile
-from hpcvlm.snapshots.verify import How, verify_snapshot
+from hpcvlm.snapshots.verify.verify import How, verify_snapshot
 from tests.verify_fixtures import COMMIT, REPO, model_files, store
 
 A, B = "a" * 64, "b" * 64

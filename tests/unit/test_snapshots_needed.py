@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hpcvlm.snapshots.model import ListedFile
-from hpcvlm.snapshots.needed import needed_files
+from hpcvlm.snapshots.pull.needed_files import needed_files
 
 COMMON = ("config.json", "tokenizer.json", "README.md", "LICENSE", "chat_template.jinja")
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")

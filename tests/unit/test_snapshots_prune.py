@@ -14,10 +14,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcvlm.snapshots.delete import delete, empty_trash, linked_blobs, other_names, trash_bytes
-from hpcvlm.snapshots.holds import blob_lock, is_downloading, repository_lock
+from hpcvlm.snapshots.file_locks import blob_lock, is_downloading, repository_lock
 from hpcvlm.snapshots.model import Approval, Use, Uses
-from hpcvlm.snapshots.prune import Circumstances, Kept, Policy, PrunePlan, Row, plan_prune
+from hpcvlm.snapshots.prune.delete import (
+    delete,
+    empty_trash,
+    linked_blobs,
+    other_names,
+    trash_bytes,
+)
+from hpcvlm.snapshots.prune.plan import Circumstances, Kept, Policy, PrunePlan, Row, plan_prune
 from hpcvlm.snapshots.store import scan_cache
 from tests.command import ROOT
 from tests.hub_stand_in import HubStandIn
@@ -551,8 +557,8 @@ PRUNE_AGAIN = """
 import sys
 import time
 from pathlib import Path
-from hpcvlm.snapshots.delete import delete
-from hpcvlm.snapshots.prune import Circumstances, Policy, plan_prune
+from hpcvlm.snapshots.prune.delete import delete
+from hpcvlm.snapshots.prune.plan import Circumstances, Policy, plan_prune
 from hpcvlm.snapshots.store import scan_cache
 
 cache, until = map(Path, sys.argv[1:])

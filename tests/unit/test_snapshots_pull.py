@@ -19,10 +19,10 @@ from hpcvlm.ops.context import Context
 from hpcvlm.ops.snapshot_names import Wanted, wanted_snapshot
 from hpcvlm.ops.snapshots_pull import Pulled, PullRequest, do_pull, prepare_pull
 from hpcvlm.snapshots.hub import find_snapshot
-from hpcvlm.snapshots.hub_errors import without_secrets
 from hpcvlm.snapshots.manifest import read_listing
-from hpcvlm.snapshots.pull import Progress, fetch_files
-from hpcvlm.snapshots.room import check_room, room_at
+from hpcvlm.snapshots.pull.hub_errors import without_secrets
+from hpcvlm.snapshots.pull.pull import Progress, fetch_files
+from hpcvlm.snapshots.pull.space import check_room, room_at
 from hpcvlm.snapshots.store import find_stored, scan_cache
 from tests.hub_stand_in import Fault, HubStandIn, model_files, shard
 
@@ -352,7 +352,7 @@ def test_a_hub_that_never_answers(
     hub: HubStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_waiting: list[float]
 ) -> None:
     monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "1")
-    monkeypatch.setattr("hpcvlm.snapshots.hub_api._ATTEMPTS", 1)
+    monkeypatch.setattr("hpcvlm.snapshots.pull.hub_api._ATTEMPTS", 1)
     hub.faults.append(Fault("api", silent=True))
     error = refused(tmp_path / "cache")
     assert error.code == "hub-unreachable"
@@ -546,7 +546,7 @@ def by_xet(monkeypatch: pytest.MonkeyPatch, content: bytes, *, fails: bool = Fal
     def is_by_xet(metadata: huggingface_hub.HfFileMetadata) -> bool:
         return metadata.etag == hashlib.sha256(model_files()[SHARD]).hexdigest()
 
-    monkeypatch.setattr("hpcvlm.snapshots.fetch._by_xet", is_by_xet)
+    monkeypatch.setattr("hpcvlm.snapshots.pull.fetch._by_xet", is_by_xet)
     monkeypatch.setattr("huggingface_hub.file_download.xet_get", xet_get)
     return asked
 

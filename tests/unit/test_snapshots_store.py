@@ -14,7 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcvlm.snapshots.completeness import look_at
+from hpcvlm.snapshots.listing.completeness import look_at
+from hpcvlm.snapshots.listing.summary import (
+    Summary,
+    disk_use,
+    keeps_access_times,
+    summaries_of,
+    summarise,
+)
 from hpcvlm.snapshots.manifest import write_listing, write_manifest
 from hpcvlm.snapshots.model import ListedFile, Manifest, ManifestFile
 from hpcvlm.snapshots.store import (
@@ -25,13 +32,6 @@ from hpcvlm.snapshots.store import (
     scan_caches,
     scan_named,
     scan_repository,
-)
-from hpcvlm.snapshots.summary import (
-    Summary,
-    disk_use,
-    keeps_access_times,
-    summaries_of,
-    summarise,
 )
 from tests.hub_store import (
     COMMIT_A,
@@ -310,7 +310,7 @@ def test_what_another_user_may_not_read_is_told(cache: Path, tmp_path: Path) -> 
     (cache / "models--org--other" / "blobs").chmod(0o700)
     (cache / "models--org--refs" / "refs" / "main").chmod(0o600)
     code = (
-        "from pathlib import Path\nfrom hpcvlm.snapshots.summary import summarise\n"
+        "from pathlib import Path\nfrom hpcvlm.snapshots.listing.summary import summarise\n"
         f"for one in summarise([Path({str(cache)!r})]):\n"
         "    print(one.repository.repo, one.repository.problems, one.state.missing)\n"
     )

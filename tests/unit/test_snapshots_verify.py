@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from hpcvlm.snapshots.findings import Finding
-from hpcvlm.snapshots.hashing import ToHash, hash_files
 from hpcvlm.snapshots.hub import snapshot_at
 from hpcvlm.snapshots.manifest import manifest_path, read_manifest, write_listing
 from hpcvlm.snapshots.model import ListedFile, StoredSnapshot
-from hpcvlm.snapshots.required import lacks
 from hpcvlm.snapshots.store import scan_cache
-from hpcvlm.snapshots.verification import Progress, Verification
-from hpcvlm.snapshots.verify import How, differing_copies, verify_snapshot
+from hpcvlm.snapshots.verify.findings import Finding
+from hpcvlm.snapshots.verify.hashing import ToHash, hash_files
+from hpcvlm.snapshots.verify.required_files import lacks
+from hpcvlm.snapshots.verify.result import Progress, Verification
+from hpcvlm.snapshots.verify.verify import How, differing_copies, verify_snapshot
 from tests.verify_fixtures import (
     COMMIT,
     INDEX,
@@ -508,7 +508,7 @@ VERIFY = """
 import json, sys
 from pathlib import Path
 from hpcvlm.snapshots.model import StoredSnapshot
-from hpcvlm.snapshots.verify import How, verify_snapshot
+from hpcvlm.snapshots.verify.verify import How, verify_snapshot
 found = verify_snapshot(
     StoredSnapshot("org/m", sys.argv[2], Path(sys.argv[1]), (), ()), How(by="nobody", now=0.0)
 )

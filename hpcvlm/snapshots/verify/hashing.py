@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from hpcvlm.snapshots.quiet import quietly
+from hpcvlm.snapshots.noatime import quietly
 
 _CHUNK = 1024 * 1024
 _LOOK_S = 0.2  # between two looks at the progress

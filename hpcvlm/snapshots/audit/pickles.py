@@ -13,7 +13,7 @@ import stat
 import zipfile
 from pathlib import Path
 
-from hpcvlm.snapshots.completeness import open_quietly
+from hpcvlm.snapshots.listing.completeness import open_quietly
 
 ENDINGS = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 _PROTO = 0x80

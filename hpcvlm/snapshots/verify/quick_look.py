@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from hpcvlm.errors import HpcvlmError
-from hpcvlm.snapshots.findings import Finding
 from hpcvlm.snapshots.manifest import OWN_FOLDER, KeptSizes, is_hash, read_rows, read_sizes
-from hpcvlm.snapshots.required import CONFIG, has_weights, lacks, needs_config
 from hpcvlm.snapshots.safetensors import Shard, look_into
-from hpcvlm.snapshots.tensors import INDEX_ENDING, index_findings
+from hpcvlm.snapshots.verify.findings import Finding
+from hpcvlm.snapshots.verify.required_files import CONFIG, has_weights, lacks, needs_config
+from hpcvlm.snapshots.verify.tensors import INDEX_ENDING, index_findings
 
 _HASHES = (64, 40)  # digits of a SHA-256, and of the SHA-1 of a Git blob
 _POINTER = b"version https://git-lfs.github.com/spec/v1"

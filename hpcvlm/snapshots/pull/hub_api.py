@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from hpcvlm.snapshots.hub_errors import (
+from hpcvlm.snapshots.model import ListedFile
+from hpcvlm.snapshots.pull.hub_errors import (
     PASSING,
     Hub,
     is_network,
@@ -17,7 +18,6 @@ from hpcvlm.snapshots.hub_errors import (
     told,
     wait_asked_for,
 )
-from hpcvlm.snapshots.model import ListedFile
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -25,15 +25,15 @@ from hpcvlm.snapshots.access import (
     store_permissions,
     unwritable,
 )
-from hpcvlm.snapshots.archive import CHUNK, OnProgress, Progress, hub_hasher
-from hpcvlm.snapshots.archive_manifest import invalid
-from hpcvlm.snapshots.hashing import ToHash, hash_files
+from hpcvlm.snapshots.archive.archive import CHUNK, OnProgress, Progress, hub_hasher
+from hpcvlm.snapshots.archive.archived_manifest import invalid
+from hpcvlm.snapshots.archive.unpack import Archive, Bytes
 from hpcvlm.snapshots.hub import repository_folder_name
 from hpcvlm.snapshots.manifest import OWN_FOLDER, is_safe_path, manifest_digest, write_manifest
 from hpcvlm.snapshots.model import Manifest, ManifestFile, StoredFile
-from hpcvlm.snapshots.room import check_room, check_writable
+from hpcvlm.snapshots.pull.space import check_room, check_writable
 from hpcvlm.snapshots.store import scan_repository
-from hpcvlm.snapshots.unpack import Archive, Bytes
+from hpcvlm.snapshots.verify.hashing import ToHash, hash_files
 from hpcvlm.system.files import write_atomically
 
 _TEMPORARY = ".import.incomplete"

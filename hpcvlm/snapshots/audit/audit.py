@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from hpcvlm.snapshots.audit_kinds import AuditFinding, by_gravity, concerns_folders, finding
+from hpcvlm.snapshots.audit.kinds import AuditFinding, by_gravity, concerns_folders, finding
+from hpcvlm.snapshots.audit.pickles import pickle_kind
+from hpcvlm.snapshots.listing.summary import OnProgress
 from hpcvlm.snapshots.model import StoredRepository
-from hpcvlm.snapshots.pickles import pickle_kind
 from hpcvlm.snapshots.store import scan_repository
-from hpcvlm.snapshots.summary import OnProgress
 
 Access = Literal["group", "world", "private", "any"]
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from hpcvlm.snapshots.completeness import WEIGHTS
-from hpcvlm.snapshots.ledger import Inode, Ledger, own_blob
+from hpcvlm.snapshots.listing.completeness import WEIGHTS
 from hpcvlm.snapshots.lock import approval_of
 from hpcvlm.snapshots.model import (
     Approval,
@@ -23,6 +22,7 @@ from hpcvlm.snapshots.model import (
     StoredSnapshot,
     Uses,
 )
+from hpcvlm.snapshots.prune.references import Inode, Ledger, own_blob
 
 Kind = Literal["trash", "incomplete", "orphans", "snapshot"]
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol, Self, cast
 
 from hpcvlm.errors import HpcvlmError
-from hpcvlm.snapshots.archive_manifest import (
+from hpcvlm.snapshots.archive.archived_manifest import (
     MANIFEST_MEMBER,
     SHA1,
     SHA256,
@@ -26,7 +26,7 @@ from hpcvlm.snapshots.archive_manifest import (
     folders_of,
     manifest_bytes,
 )
-from hpcvlm.snapshots.completeness import look_at
+from hpcvlm.snapshots.listing.completeness import look_at
 from hpcvlm.snapshots.manifest import OWN_FOLDER
 from hpcvlm.snapshots.model import Manifest, ManifestFile, StoredFile, StoredSnapshot
 

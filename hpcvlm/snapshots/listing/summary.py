@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcvlm.snapshots.completeness import Completeness, look_at
+from hpcvlm.snapshots.listing.completeness import Completeness, look_at
 from hpcvlm.snapshots.model import StoredBlob, StoredRepository, StoredSnapshot
-from hpcvlm.snapshots.prune import last_use
+from hpcvlm.snapshots.prune.plan import last_use
 from hpcvlm.snapshots.store import distinct, iterate_cache, repository_names
 
 _Inode = tuple[int, int]
@@ -25,7 +25,7 @@ class Summary:
         size: bytes of its files, each blob once.
         own: of these, bytes that no other snapshot of the repository shares.
         last_use: newest access time of its weights, seconds since the epoch, as
-            `hpcvlm.snapshots.prune.last_use` has it; None where the file system keeps none.
+            `hpcvlm.snapshots.prune.plan.last_use` has it; None where the file system keeps none.
         owner: user id that most of its bytes belong to; -1 when unknown.
         state: what it lacks.
     """

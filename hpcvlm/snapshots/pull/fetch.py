@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from hpcvlm.errors import HpcvlmError
-from hpcvlm.snapshots.hub_api import asked, may_pass
-from hpcvlm.snapshots.hub_errors import Hub, file_trouble, is_network, timeout_s, told
 from hpcvlm.snapshots.model import ListedFile
-from hpcvlm.snapshots.partials import clear_partials, own_partial
+from hpcvlm.snapshots.pull.hub_api import asked, may_pass
+from hpcvlm.snapshots.pull.hub_errors import Hub, file_trouble, is_network, timeout_s, told
+from hpcvlm.snapshots.pull.unfinished import clear_partials, own_partial
 
 if TYPE_CHECKING:
     from huggingface_hub.file_download import HfFileMetadata

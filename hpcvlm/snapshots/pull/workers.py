@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from hpcvlm.snapshots.fetch import StoppedError
+from hpcvlm.snapshots.pull.fetch import StoppedError
 
 WORKERS = 8  # as huggingface_hub's snapshot_download
 _LOOK_S = 0.1

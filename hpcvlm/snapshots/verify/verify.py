@@ -14,15 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hpcvlm.errors import HpcvlmError
-from hpcvlm.snapshots.findings import Finding, one_each
-from hpcvlm.snapshots.hashing import Hashed, ToHash, hash_files
-from hpcvlm.snapshots.look import (
-    SeenFile,
-    compared_with_list,
-    is_decoration,
-    look,
-    verified_on,
-)
 from hpcvlm.snapshots.manifest import (
     manifest_digest,
     read_listing,
@@ -30,7 +21,16 @@ from hpcvlm.snapshots.manifest import (
     write_manifest,
 )
 from hpcvlm.snapshots.model import ListedFile, Manifest, ManifestFile, StoredSnapshot
-from hpcvlm.snapshots.verification import OnProgress, Progress, Verification
+from hpcvlm.snapshots.verify.findings import Finding, one_each
+from hpcvlm.snapshots.verify.hashing import Hashed, ToHash, hash_files
+from hpcvlm.snapshots.verify.quick_look import (
+    SeenFile,
+    compared_with_list,
+    is_decoration,
+    look,
+    verified_on,
+)
+from hpcvlm.snapshots.verify.result import OnProgress, Progress, Verification
 
 _NAMED = 3
 _GIT_DIGITS = 40

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
-from hpcvlm.snapshots.findings import Finding
+from hpcvlm.snapshots.verify.findings import Finding
 
 CONFIG = "config.json"
 MISTRAL_CONFIG = "params.json"

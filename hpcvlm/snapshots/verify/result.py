@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from hpcvlm.snapshots.findings import Finding
+from hpcvlm.snapshots.verify.findings import Finding
 
 
 class Progress(NamedTuple):

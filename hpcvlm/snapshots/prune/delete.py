@@ -22,17 +22,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hpcvlm.snapshots import shared_blobs
-from hpcvlm.snapshots.holds import (
+from hpcvlm.snapshots.file_locks import (
     blob_lock,
     file_lock,
     is_downloading,
     locks_folder,
     repository_lock,
 )
-from hpcvlm.snapshots.ledger import Inode
 from hpcvlm.snapshots.manifest import OWN_FOLDER, listing_path, manifest_path
 from hpcvlm.snapshots.model import StoredSnapshot
-from hpcvlm.snapshots.prune import DAY_S, UNREFERENCED, Row, last_use
+from hpcvlm.snapshots.prune.plan import DAY_S, UNREFERENCED, Row, last_use
+from hpcvlm.snapshots.prune.references import Inode
 from hpcvlm.snapshots.store import scan_repository
 
 TRASH = "trash"

@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple, Protocol
 
 from hpcvlm.errors import HpcvlmError
-from hpcvlm.snapshots.archive import CHUNK
-from hpcvlm.snapshots.archive_manifest import (
+from hpcvlm.snapshots.archive.archive import CHUNK
+from hpcvlm.snapshots.archive.archived_manifest import (
     LARGEST_MANIFEST,
     MANIFEST_MEMBER,
     folders_of,
     invalid,
     manifest_from,
 )
+from hpcvlm.snapshots.archive.squashfs_tools import cat_member, list_lines, need_tool
 from hpcvlm.snapshots.manifest import OWN_FOLDER
 from hpcvlm.snapshots.model import Manifest
-from hpcvlm.snapshots.squashfs_tools import cat_member, list_lines, need_tool
 
 _BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
 _SPECIAL_BITS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
-from hpcvlm.snapshots.findings import Finding
 from hpcvlm.snapshots.safetensors import Shard
+from hpcvlm.snapshots.verify.findings import Finding
 
 INDEX_ENDING = ".index.json"
 # The two whose shards vLLM reads: vllm/model_executor/model_loader/default_loader.py.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from hpcvlm.errors import HpcvlmError
-from hpcvlm.snapshots.archive_manifest import invalid
+from hpcvlm.snapshots.archive.archived_manifest import invalid
 from hpcvlm.system.process import NOT_FOUND, run
 
 _LEAST = (4, 5)

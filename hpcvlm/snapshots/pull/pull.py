@@ -26,8 +26,11 @@ from hpcvlm.snapshots.access import (
     store_permissions,
     unwritable,
 )
-from hpcvlm.snapshots.crew import Job, quiet_hub, run_crew
-from hpcvlm.snapshots.fetch import (
+from hpcvlm.snapshots.file_locks import repository_lock
+from hpcvlm.snapshots.hub import repository_folder_name
+from hpcvlm.snapshots.manifest import is_safe_path, read_listing, write_listing
+from hpcvlm.snapshots.model import ListedFile
+from hpcvlm.snapshots.pull.fetch import (
     Meter,
     Place,
     Source,
@@ -35,14 +38,11 @@ from hpcvlm.snapshots.fetch import (
     is_whole,
     stop_xet,
 )
-from hpcvlm.snapshots.holds import repository_lock
-from hpcvlm.snapshots.hub import repository_folder_name
-from hpcvlm.snapshots.hub_api import list_files
-from hpcvlm.snapshots.hub_errors import Hub, file_trouble, hub_of
-from hpcvlm.snapshots.manifest import is_safe_path, read_listing, write_listing
-from hpcvlm.snapshots.model import ListedFile
-from hpcvlm.snapshots.partials import kept_bytes
-from hpcvlm.snapshots.room import check_room, check_writable
+from hpcvlm.snapshots.pull.hub_api import list_files
+from hpcvlm.snapshots.pull.hub_errors import Hub, file_trouble, hub_of
+from hpcvlm.snapshots.pull.space import check_room, check_writable
+from hpcvlm.snapshots.pull.unfinished import kept_bytes
+from hpcvlm.snapshots.pull.workers import Job, quiet_hub, run_crew
 
 _SMALL = 10_000_000
 _GROUP_MAY_WRITE = 0o020

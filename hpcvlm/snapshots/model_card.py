@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcvlm.snapshots.completeness import read_quietly
+from hpcvlm.snapshots.listing.completeness import read_quietly
 
 _FENCE = "---"
 _LARGEST_CARD = 20_000_000

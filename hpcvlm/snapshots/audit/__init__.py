@@ -1,0 +1,1 @@
+"""Looks for wrong rights, strange contents and copies."""

@@ -1,0 +1,1 @@
+"""What `ls` and `show` tell of each snapshot."""

@@ -1,0 +1,1 @@
+"""Deletes what nobody needs, in an order that is right wherever it stops."""

@@ -1,0 +1,1 @@
+"""Pulls snapshots from the hub."""

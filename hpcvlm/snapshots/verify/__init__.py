@@ -1,0 +1,1 @@
+"""Compares snapshots with what the hub gave."""
