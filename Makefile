@@ -7,7 +7,7 @@ STAMP := $(VENV)/.complete-$(shell cat pyproject.toml Makefile 2>/dev/null | cks
 SETUPS := slurm_packages apptainer vllm_cpu cpu_sif podman
 SLURM_VERSIONS := 24.11 26.05
 BENCHMARKS := cli_start launch_latency ready_and_death ls_scaling fit_speed published_gpu_logs \
-  time_to_ready kv_cache_accuracy
+  snapshots_ls verify_speed pull_speed stage_speed time_to_ready kv_cache_accuracy
 
 .PHONY: help venv demo check test setup bench reference clean
 
@@ -52,7 +52,7 @@ setup:
 	  scripts/setup/slurm_root.sh $$version >/dev/null || [ $$? -eq 3 ] || exit 1; \
 	done
 
-test: check setup
+test: setup check
 	$(VENV)/bin/python -m pytest -q -m slow
 
 bench: venv setup

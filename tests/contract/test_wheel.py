@@ -44,7 +44,9 @@ def hpcvlm(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 def test_shipped_data_is_inside(installed: Path) -> None:
     data = installed / "hpcvlm" / "_data"
     assert (data / "templates" / "sbatch" / "single_node.sbatch.j2").is_file()
-    assert (data / "containers" / "apptainer.def").is_file()
+    assert (data / "templates" / "sbatch" / "staging.sh.j2").is_file()
+    assert (data / "templates" / "sbatch" / "build_image.sbatch.j2").is_file()
+    assert {p.name for p in (data / "containers").iterdir()} >= {"apptainer.def", "rocm.def"}
     assert {p.name for p in (data / "configs" / "models").iterdir()} >= {"tiny-vlm.yaml"}
     assert list((installed / "hpcvlm" / "bundled" / "hub").rglob("model.safetensors"))
     assert (installed / "hpcvlm" / "py.typed").is_file()
