@@ -17,7 +17,6 @@ from hpcvlm.resources import bundled_hub
 from hpcvlm.site.schema import SiteSpec
 from hpcvlm.snapshots.hub import Snapshot, expected_path, find_snapshot, heads_of, snapshot_at
 from hpcvlm.snapshots.links import link_targets, snapshot_files
-from hpcvlm.snapshots.lock import lock_path, read_lock
 from hpcvlm.snapshots.manifest import manifest_digest, read_manifest
 from hpcvlm.snapshots.squashfs import is_image, read_member
 
@@ -134,6 +133,8 @@ def _approvals(site: SiteSpec, found: Snapshot, ctx: Context) -> Approvals | Non
     """What the site lets launches serve; the model that comes with hpcvlm is part of it."""
     if not site.store.approved_only or found.path.is_relative_to(bundled_hub()):
         return None
+    from hpcvlm.snapshots.lock import lock_path, read_lock
+
     path = lock_path(site, ctx.settings)
     manifest = read_manifest(found.repository_folder, found.commit)
     return Approvals(read_lock(path), manifest_digest(manifest) if manifest else "", str(path))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hpcvlm.plan.model import Issue, PlannedSnapshot
-from hpcvlm.snapshots.lock import approval_of
-from hpcvlm.snapshots.model import Approval
+
+if TYPE_CHECKING:
+    from hpcvlm.snapshots.model import Approval
 
 CODE = "snapshot-not-approved"
 _FIELD = "site.store.approved_only"
@@ -44,6 +45,8 @@ def approval_issue(
         digest: of the snapshot's manifest on disk, ``sha256:…``; empty where it has none.
         lock_file: where the entries are from, for messages.
     """
+    from hpcvlm.snapshots.lock import approval_of
+
     repo, commit = snapshot.repo, snapshot.commit
     entry = approval_of(approvals, repo, commit)
     if entry is None:
