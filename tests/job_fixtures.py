@@ -179,9 +179,10 @@ class RunningJob:
         """End it as a failing node does."""
         self.process.kill()
         self.process.wait()
-        for pid in self.left():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        while left := self.left():  # what was being started is not in the first list
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     @property
     def state(self) -> dict[str, Any]:

@@ -44,7 +44,10 @@ def build(
     dry_run: _DryRun = False,
     as_json: options.Json = False,
 ) -> None:
-    """Build an image from the shipped definition, and look at what came of it."""
+    """Build an image from the shipped definition.
+
+    The version that it holds is asked before it gets its name.
+    """
     from hpcvlm.errors import HpcvlmError
     from hpcvlm.ops.containers_order import BuildRequest
 
@@ -83,7 +86,10 @@ def pull(
     dry_run: _DryRun = False,
     as_json: options.Json = False,
 ) -> None:
-    """Fetch an image that is made already; @sha256:… in the address pins it."""
+    """Fetch an image that is made already.
+
+    @sha256:… in the address pins it.
+    """
     from hpcvlm.ops.containers_order import BuildRequest
 
     request = BuildRequest(

@@ -26,7 +26,7 @@ def check(
     gpus: Annotated[list[str] | None, typer.Option(help="A type of GPU; repeatable.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Tell which models each image can serve, and why not the others.
+    """Tell which models each image can serve, and why not the rest.
 
     Exit 1 if a model that was named cannot be served by any of the images.
     """

@@ -20,7 +20,10 @@ Image = Annotated[str, typer.Argument(metavar="VERSION|IMAGE", help="A version, 
 
 
 def inspect(image: Image, as_json: options.Json = False) -> None:
-    """Show what is in an image; it is read once, and remembered. Exit 1 if something is wrong."""
+    """Show what is in an image; it is read once, and remembered.
+
+    Exit 1 if something is wrong.
+    """
     from hpcvlm.cli.containers_progress import ImageProgress
     from hpcvlm.ops.containers_inspect import inspect as look
     from hpcvlm.ops.context import Context
@@ -67,7 +70,10 @@ def verify(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Read every byte: signature, digest, version. Exit 1 if something is wrong."""
+    """Read every byte: signature, digest, version.
+
+    Exit 1 if something is wrong.
+    """
     from hpcvlm.cli.containers_progress import ImageProgress
     from hpcvlm.ops.containers_verify import verify as check
     from hpcvlm.ops.context import Context
@@ -84,7 +90,10 @@ def sign(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Sign an image with a key of the runtime's own keyring, then verify it."""
+    """Sign an image with a key of yours, then verify it.
+
+    The key is of the runtime's own keyring.
+    """
     from hpcvlm.cli.containers_progress import ImageProgress
     from hpcvlm.ops.containers_verify import sign as put
     from hpcvlm.ops.context import Context

@@ -16,7 +16,10 @@ _SHORT = 12
 
 
 def ls(as_json: options.Json = False) -> None:
-    """List the images of this site; nothing is started, and nothing large is read."""
+    """List the images of this site.
+
+    Nothing is started, and nothing large is read.
+    """
     from hpcvlm.ops.containers_list import list_images
     from hpcvlm.ops.context import Context
 

@@ -7,13 +7,29 @@ import os
 import sys
 from collections.abc import Sequence
 
+from hpcvlm.errors import HpcvlmError
+
 WIDTH = 100
 
 
 def data(text: str) -> None:
-    """A result, for people and pipes alike."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
-    sys.stdout.flush()
+    """A result, for people and pipes alike.
+
+    Raises:
+        HpcvlmError: ``output-failed`` when it cannot be written, as on a full disk.
+        BrokenPipeError: whoever read it has gone.
+    """
+    try:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # Else Python tries once more at its end, and prints a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise HpcvlmError(
+            "output-failed", f"the output cannot be written: {error.strerror}"
+        ) from None
 
 
 def data_json(value: object) -> None:

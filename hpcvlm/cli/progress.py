@@ -14,6 +14,7 @@ from hpcvlm.engines.vllm_log import shard_progress
 from hpcvlm.submit.record import JobRecord
 from hpcvlm.system.files import read_tail
 from hpcvlm.watch.loop import Glance
+from hpcvlm.watch.state import StagingState
 from hpcvlm.watch.verdict import Ready, Unknown, Waiting
 
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -74,6 +75,15 @@ class PhaseProgress:
         for (phase, begun), (_, over) in pairwise(phases):
             if phase not in self._printed:
                 self._finish(phase, over - begun)
+                if phase == "staging":
+                    self._staged(glance.state.staging)
+
+    def _staged(self, staging: StagingState | None) -> None:
+        """Why there is no copy, although somebody asked for one."""
+        if staging is not None and staging.how == "skipped":
+            from hpcvlm.cli.endpoints import weights_text
+
+            note(f"{paint('note:', 'yellow')} weights are {weights_text(staging)}")
 
     def _finish(self, phase: str, seconds: float) -> None:
         self._printed[phase] = seconds

@@ -36,7 +36,10 @@ def export_snapshot(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Write a snapshot into one file, with its manifest; prints its SHA-256 as sha256sum does."""
+    """Write a snapshot into one file, with its manifest.
+
+    The file's SHA-256 is printed as sha256sum prints it.
+    """
     from dataclasses import asdict
 
     from hpcvlm.ops.context import Context
@@ -83,7 +86,10 @@ def import_snapshot(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Unpack an archive into a hub cache; every file is compared with the manifest in it."""
+    """Unpack an archive into a hub cache, and check every hash.
+
+    Files are compared with the manifest in it. What is wrong never looks like a snapshot.
+    """
     from dataclasses import asdict
 
     from hpcvlm.ops.context import Context

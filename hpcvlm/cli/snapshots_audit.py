@@ -45,7 +45,10 @@ def audit(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Check rights, owners, links and contents of a store, and find copies; exit 1 on errors."""
+    """Check rights, owners, links and contents; find copies.
+
+    Nothing is changed. Exit 1 on errors.
+    """
     from hpcvlm.ops.context import Context
     from hpcvlm.ops.snapshots_audit import audit as look
 

@@ -39,7 +39,10 @@ def pin(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Approve a snapshot on disk: prune keeps it, and launches may be limited to what is pinned."""
+    """Approve a snapshot on disk, in the lock file.
+
+    prune keeps it, and launches may be limited to what is pinned.
+    """
     from hpcvlm.ops.context import Context
     from hpcvlm.ops.snapshots_lock import PinRequest
     from hpcvlm.ops.snapshots_lock import pin as pin_snapshot
@@ -58,7 +61,7 @@ def pin(
 
 
 def unpin(name: Name, revision: Revision = None, as_json: options.Json = False) -> None:
-    """Take a snapshot out of the lock file; nothing is deleted from disk."""
+    """Take a snapshot out of the lock file; it stays on disk."""
     from hpcvlm.ops.context import Context
     from hpcvlm.ops.snapshots_lock import unpin as unpin_snapshot
 

@@ -55,7 +55,7 @@ def ls(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """List the snapshots in all hub caches: size, owner, last use, what they lack."""
+    """List the snapshots in all hub caches: size, last use, state."""
     from hpcvlm.ops.context import Context
     from hpcvlm.ops.snapshots_ls import SnapshotFilter, list_snapshots
     from hpcvlm.slurm.time import parse_duration

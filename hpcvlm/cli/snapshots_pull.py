@@ -42,7 +42,11 @@ def pull(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Download a snapshot, or the rest of it; every file is compared with the hub's hash."""
+    """Download a snapshot, or the rest of it, and check every hash.
+
+    What was interrupted goes on where it stopped. Of weights that a repository has in several
+    formats, only those come that a server reads.
+    """
     from hpcvlm.ops.context import Context
     from hpcvlm.ops.snapshots_pull import PullRequest, do_pull, prepare_pull
 
@@ -61,7 +65,7 @@ def _announce(prepared: Prepared) -> None:
     plan = prepared.plan
     kept = f" ({bytes_text(plan.kept)} more have come already)" if plan.kept else ""
     note(
-        f"{plan.repo} at {plan.commit}: {len(plan.fetch)} files, "
+        f"{plan.repo} at {plan.commit}: {_files(len(plan.fetch))}, "
         f"{bytes_text(plan.to_come)} to come{kept}"
     )
     if plan.left_out:
@@ -69,9 +73,11 @@ def _announce(prepared: Prepared) -> None:
 
 
 def _left_out(plan: PullPlan) -> str:
-    count = len(plan.left_out)
-    files = "1 file" if count == 1 else f"{count} files"
-    return f"{files}, {bytes_text(_size(plan.left_out))}"
+    return f"{_files(len(plan.left_out))}, {bytes_text(_size(plan.left_out))}"
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
 
 
 def _size(files: tuple[ListedFile, ...]) -> int:
@@ -131,7 +137,8 @@ class _Line:
     def __call__(self, progress: Progress) -> None:
         if progress.waiting and not self.told:
             self.told = True
-            note(f"{progress.waiting} files are fetched by another process just now; waiting")
+            files = _files(progress.waiting)
+            note(f"waiting for {files} that another process fetches just now")
 
 
 def _bars(prepared: Prepared) -> AbstractContextManager[_Bars | _Line]:
@@ -198,5 +205,7 @@ def _show_done(prepared: Prepared, done: Pulled, *, as_json: bool) -> None:
         )
     for problem in done.problems[:_MANY]:
         note(f"problem: {problem}")
-    note(f"for a manifest of it: hpcvlm snapshots verify {plan.repo} --revision {plan.commit[:12]}")
+    if not done.verified:
+        revision = plan.commit[:12]
+        note(f"for a manifest of it: hpcvlm snapshots verify {plan.repo} --revision {revision}")
     data(str(plan.path))

@@ -33,7 +33,10 @@ def show(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show one snapshot on disk: files, hashes, licence, who has verified, pinned, or serves it."""
+    """Show one snapshot: its files, hashes, licence and users.
+
+    Also who has verified and who has pinned it, and what it lacks.
+    """
     from hpcvlm.ops.context import Context
     from hpcvlm.ops.snapshots_show import show_snapshot
 

@@ -52,7 +52,10 @@ def verify(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Compare snapshots with what the hub gave, byte by byte; exit 1 if one is not whole."""
+    """Compare every byte of a snapshot with the hub's hashes.
+
+    A manifest is kept of what is right. Exit 1 if a snapshot is not whole.
+    """
     from hpcvlm.errors import ExitCode, HpcvlmError
     from hpcvlm.ops.context import Context
     from hpcvlm.ops.snapshots_verify import VerifyRequest
@@ -183,7 +186,8 @@ def _summary(all_found: list[Verification]) -> None:
         if remedy := _remedy(found):
             note(remedy)
     total = sum(found.size for found in all_found)
-    note(f"{len(all_found)} snapshots, {bytes_text(total)}; {len(broken) or 'none'} broken")
+    count = "1 snapshot" if len(all_found) == 1 else f"{len(all_found)} snapshots"
+    note(f"{count}, {bytes_text(total)}; {len(broken) or 'none'} broken")
 
 
 def _column(found: Verification) -> str:

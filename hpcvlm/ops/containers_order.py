@@ -33,6 +33,7 @@ from hpcvlm.render.script import sbatch_value, shell_word
 from hpcvlm.resources import data_root
 from hpcvlm.site.schema import EngineInstall, PartitionSpec, SiteSpec
 from hpcvlm.slurm.time import format_time_limit, parse_duration
+from hpcvlm.snapshots.squashfs import is_image
 from hpcvlm.system.files import read_text
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ def make_order(request: BuildRequest, site: SiteSpec, ctx: Context) -> Order:
     """
     if site.runtime not in commands.APPTAINER_LIKE:
         raise _keeps_images_itself(request, site)
+    if request.source is not None:
+        _source(request.source, plain_http=False)  # a mistake in it explains all others
     version, notes = _version(request)
     token = secrets.token_hex(4)
     image = _output(request, version, site, ctx)
@@ -270,6 +273,14 @@ def _source(typed: str, plain_http: bool) -> tuple[str, bool]:
         return typed, plain_http
     file = Path(typed).expanduser().absolute()
     _there(file, typed)
+    if file.is_file() and not (look_at(file)[0].is_sif or is_image(file)):
+        why = "is no SIF file" if os.access(file, os.R_OK) else "is not readable for you"
+        raise HpcvlmError(
+            "option-invalid",
+            f"{file} {why}",
+            "hpcvlm containers build VERSION --def FILE takes a definition, "
+            "docker-archive:FILE what docker save wrote",
+        )
     return str(file), False
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpcvlm.catalog.schema import ModelSpec, SnapshotSource
 from hpcvlm.errors import HpcvlmError
@@ -15,14 +16,26 @@ from hpcvlm.plan.approved import Approvals
 from hpcvlm.plan.model import PlannedSnapshot, StagedFile
 from hpcvlm.resources import bundled_hub
 from hpcvlm.site.schema import SiteSpec
-from hpcvlm.snapshots.hub import Snapshot, expected_path, find_snapshot, heads_of, snapshot_at
+from hpcvlm.snapshots.hub import (
+    Snapshot,
+    bytes_of_weights,
+    expected_path,
+    find_snapshot,
+    heads_of,
+    repository_folder_name,
+    snapshot_at,
+)
 from hpcvlm.snapshots.links import link_targets, snapshot_files
-from hpcvlm.snapshots.manifest import manifest_digest, read_manifest
-from hpcvlm.snapshots.squashfs import is_image, read_member
+from hpcvlm.snapshots.manifest import is_hash, manifest_digest, read_manifest
+from hpcvlm.snapshots.squashfs import is_image
+
+if TYPE_CHECKING:
+    from hpcvlm.snapshots.model import Manifest
 
 # Where a container sees what is in an image. It is no folder of any node, so nothing is hidden.
 _IMAGE_PLACE = "/hpcvlm/snapshot"
 _UNPACK_S = 60.0
+_COMMIT_DIGITS = 40
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -75,21 +88,51 @@ def served_snapshot(spec: ModelSpec, site: SiteSpec, ctx: Context) -> ServedSnap
 
 
 def _folder(spec: ModelSpec, folder: Path, site: SiteSpec, ctx: Context) -> ServedSnapshot:
-    """Files that lie in no hub cache."""
-    source, path = spec.snapshot, str(folder)
-    planned = PlannedSnapshot(source.repo, source.revision, path, path)
+    """Files that a model's file names by their folder; maybe one of a hub cache."""
+    path = str(folder)
+    real = Path(os.path.realpath(folder))
+    identity = _identity(real)
+    repo, commit = identity or (spec.snapshot.repo, spec.snapshot.revision)
     if not folder.is_dir():
-        return ServedSnapshot(planned, (f"snapshot.path: {path} is no folder here",), None)
-    found = snapshot_at(folder, source.repo, source.revision)
+        planned = PlannedSnapshot(repo, commit, path, path)
+        return ServedSnapshot(planned, (f"snapshot.path: {path} {_no_folder(folder)}",), None)
+    found = snapshot_at(real if identity else folder, repo, commit)
     problems = tuple(f"{path}: {problem}" for problem in found.problems)
     outside = link_targets(folder, folder)
-    planned = PlannedSnapshot(source.repo, source.revision, path, path, link_targets=outside)
+    planned = PlannedSnapshot(repo, commit, path, path, link_targets=outside)
     files = _files(found, spec, site)
     return ServedSnapshot(planned, problems, found, files, _approvals(site, found, ctx))
 
 
+def _no_folder(path: Path) -> str:
+    try:
+        path.open("rb").close()
+    except FileNotFoundError:
+        return "is not here"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return "is neither a folder nor a SquashFS image"
+
+
+def _identity(folder: Path) -> tuple[str, str] | None:
+    """Repository and commit of a snapshot folder of a hub cache; None for any other folder.
+
+    What is in use is known by them: `prune` must keep this snapshot, whatever a model's file says.
+
+    Args:
+        folder: without links.
+    """
+    around = folder.parent.parent.name
+    if folder.parent.name != "snapshots" or not is_hash(folder.name, _COMMIT_DIGITS):
+        return None
+    repo = around.removeprefix("models--").replace("--", "/")
+    return (repo, folder.name) if repository_folder_name(repo) == around else None
+
+
 def _image(source: SnapshotSource, image: Path, site: SiteSpec, ctx: Context) -> ServedSnapshot:
     """Files in one SquashFS image, which a container mounts."""
+    from hpcvlm.snapshots.image_look import identity_problem, look_into_image
+
     planned = PlannedSnapshot(
         source.repo, source.revision, _IMAGE_PLACE, str(image), image=str(image)
     )
@@ -98,22 +141,28 @@ def _image(source: SnapshotSource, image: Path, site: SiteSpec, ctx: Context) ->
         return ctx.runner(argv, timeout_s=_UNPACK_S)
 
     try:
-        config = json.loads(read_member(image, "config.json", unpack))
+        look = look_into_image(image, unpack)
     except HpcvlmError as error:
-        return ServedSnapshot(planned, (error.sentence,), None)
-    except ValueError:
-        return ServedSnapshot(planned, (f"{image}: config.json is not valid JSON",), None)
-    config = config if isinstance(config, Mapping) else {}
+        place = "" if str(image) in error.sentence else f"{image}: "
+        return ServedSnapshot(planned, (f"{place}{error.sentence}",), None)
+    manifest = look.manifest
+    other = identity_problem(manifest, source.repo, source.revision)
+    problems = tuple(f"{image}: {problem}" for problem in (other, *look.problems) if problem)
+    if manifest is not None:
+        planned = dataclasses.replace(planned, repo=manifest.repo, commit=manifest.commit)
     seen = Snapshot(
-        repo=source.repo,
-        commit=source.revision,
+        repo=planned.repo,
+        commit=planned.commit,
         path=image,
         repository_folder=image.parent,
-        attention_heads=heads_of(config),
-        problems=(),
-        config=config,
+        attention_heads=heads_of(look.config),
+        problems=problems,
+        config=look.config,
+        preprocessor=look.preprocessor,
+        weight_bytes=bytes_of_weights(look.sizes),
     )
-    return ServedSnapshot(planned, (), seen, approvals=_approvals(site, seen, ctx))
+    approvals = _approvals_of(manifest, site, ctx) if site.store.approved_only else None
+    return ServedSnapshot(planned, problems, seen, approvals=approvals)
 
 
 def _files(found: Snapshot, spec: ModelSpec, site: SiteSpec) -> tuple[StagedFile, ...]:
@@ -133,8 +182,11 @@ def _approvals(site: SiteSpec, found: Snapshot, ctx: Context) -> Approvals | Non
     """What the site lets launches serve; the model that comes with hpcvlm is part of it."""
     if not site.store.approved_only or found.path.is_relative_to(bundled_hub()):
         return None
+    return _approvals_of(read_manifest(found.repository_folder, found.commit), site, ctx)
+
+
+def _approvals_of(manifest: Manifest | None, site: SiteSpec, ctx: Context) -> Approvals:
     from hpcvlm.snapshots.lock import lock_path, read_lock
 
     path = lock_path(site, ctx.settings)
-    manifest = read_manifest(found.repository_folder, found.commit)
     return Approvals(read_lock(path), manifest_digest(manifest) if manifest else "", str(path))

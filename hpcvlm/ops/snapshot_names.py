@@ -20,7 +20,8 @@ class Wanted(NamedTuple):
     Attributes:
         repo: ``owner/name``.
         revision: a branch, tag, commit or the beginning of a commit.
-        model: the model of the catalog that was named; empty for a repository of no model.
+        model: the model of the catalog that was named; empty for a repository of no model, or of
+            several.
     """
 
     repo: str
@@ -42,8 +43,18 @@ def wanted_snapshot(text: str, revision: str | None, ctx: Context) -> Wanted:
     try:
         resolved = apply_settings(find_model(text, model_layers(ctx)), ())
     except HpcvlmError as error:
-        if error.code == "model-unknown" and text.count("/") == 1 and all(text.split("/")):
-            return Wanted(text, revision or DEFAULT_REVISION)
-        raise
+        is_repository = text.count("/") == 1 and all(text.split("/")) and ":" not in text
+        if error.code not in {"model-unknown", "model-ambiguous"} or not is_repository:
+            raise
+        return Wanted(text, revision or _agreed_revision(text, ctx))
     source = resolved.spec.snapshot
     return Wanted(source.repo, revision or source.revision, resolved.name)
+
+
+def _agreed_revision(repo: str, ctx: Context) -> str:
+    """The revision that all models of a repository name; ``main`` where there is no such one."""
+    from hpcvlm.ops.snapshots_ls import catalog_sources  # which needs this module
+
+    sources = catalog_sources(model_layers(ctx), {repo}, []).get(repo.casefold(), ())
+    revisions = {revision for revision, _ in sources}
+    return revisions.pop() if len(revisions) == 1 else DEFAULT_REVISION

@@ -34,7 +34,13 @@ from hpcvlm.snapshots.hub import repository_folder_name
 from hpcvlm.snapshots.manifest import manifest_digest, write_manifest
 from hpcvlm.snapshots.model import StoredSnapshot
 from hpcvlm.snapshots.pull.space import room_at
-from hpcvlm.snapshots.store import find_stored, scan_caches, scan_repository
+from hpcvlm.snapshots.store import (
+    cache_problem,
+    find_stored,
+    only_stored,
+    scan_caches,
+    scan_repository,
+)
 
 STREAM = "-"
 _PARTIAL = ".partial"
@@ -167,15 +173,19 @@ def _find(name: str, revision: str | None, ctx: Context) -> StoredSnapshot:
     exact = [scan_repository(path) for path in named if os.path.isdir(path)]  # noqa: PTH112
     found = find_stored(exact, wanted.repo, wanted.revision)
     found = found or find_stored(scan_caches(caches), wanted.repo, wanted.revision)
+    if found is None and revision is None:
+        found = only_stored(exact)
     if found is not None:
         return found
     commits = ", ".join(s.commit[:12] for repository in exact for s in repository.snapshots)
     here = f"; here is {commits}" if commits else ""
+    searched = [f"searched: {cache}" for cache in caches[:-1]]
+    pulled = f"hpcvlm snapshots pull {name}" + (f" --revision {revision}" if revision else "")
     raise HpcvlmError(
         "snapshot-missing",
         f"{wanted.repo} at {wanted.revision} is in no hub cache{here}",
-        f"hpcvlm snapshots pull {name}",
-        tuple(f"searched: {cache}" for cache in caches[:-1]),
+        f"{pulled}; or --revision with a commit that is here" if here else pulled,
+        (*searched, *filter(None, map(cache_problem, caches))),
     )
 
 
@@ -281,7 +291,8 @@ def _to_stdout(contents: Contents, on_progress: OnProgress) -> str:
             "see what the program behind the pipe says",
         ) from None
     except OSError as error:
-        raise _unwritable(Path("stdout"), error) from None
+        what = f"stdout: {error.strerror or error}: what was written is no archive"
+        raise HpcvlmError("export-failed", what, "make room there, and export again") from None
 
 
 class _Whole:

@@ -19,7 +19,13 @@ from hpcvlm.snapshots.audit.audit import Access, Rule, audit_cache
 from hpcvlm.snapshots.audit.duplicates import Duplicates, Held, find_caches, find_duplicates
 from hpcvlm.snapshots.audit.kinds import AuditFinding
 from hpcvlm.snapshots.listing.summary import OnProgress
-from hpcvlm.snapshots.store import distinct, iterate_cache, repository_names, scan_caches
+from hpcvlm.snapshots.store import (
+    cache_problem,
+    distinct,
+    iterate_cache,
+    repository_names,
+    scan_caches,
+)
 
 
 class Audited(NamedTuple):
@@ -111,7 +117,7 @@ def _chosen(site: SiteSpec, ctx: Context, caches: list[Path]) -> list[tuple[Path
         return [(cache, True) for cache in distinct(caches)]
     *of_site, own = searched_caches(site, ctx)
     if not of_site:
-        return [(own, False)] if own.exists() else []
+        return [(own, False)] if os.path.exists(own) or cache_problem(own) else []  # noqa: PTH110
     return [(cache, True) for cache in distinct(of_site)]
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcvlm.catalog.load import apply_settings, find_model
+from hpcvlm.catalog.load import Layer, apply_settings, find_model
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.context import Context
 from hpcvlm.ops.prepare import model_layers, site_of
 from hpcvlm.ops.snapshot_names import Wanted, store_folder, wanted_snapshot
+from hpcvlm.ops.snapshots_ls import catalog_sources
 from hpcvlm.resources import bundled_hub
 from hpcvlm.site.schema import SiteSpec
 from hpcvlm.snapshots.hub import hub_caches, repository_folder_name, snapshot_at
-from hpcvlm.snapshots.manifest import read_listing
+from hpcvlm.snapshots.manifest import manifest_path, read_listing
 from hpcvlm.snapshots.pull.fetch import Source
 from hpcvlm.snapshots.pull.hub_api import list_commit
 from hpcvlm.snapshots.pull.hub_errors import Hub, hub_of
@@ -32,6 +34,7 @@ from hpcvlm.snapshots.pull.space import room_at
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MISTRAL_FORMAT = "mistral"
+_AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +80,13 @@ class Pulled:
 
     Attributes:
         problems: of the snapshot now, by names, sizes and headers; one sentence each.
+        verified: whether it has a manifest.
     """
 
     plan: PullPlan
     progress: Progress
     problems: tuple[str, ...]
+    verified: bool = False
 
 
 def prepare_pull(request: PullRequest, ctx: Context) -> Prepared:
@@ -98,8 +103,7 @@ def prepare_pull(request: PullRequest, ctx: Context) -> Prepared:
     licence = ""
     if found is None:
         listed = list_commit(wanted.repo, wanted.revision, hub)
-        mistral = bool(wanted.model) and _is_mistral_format(request.name, ctx)
-        needed, left_out = needed_files(listed.files, mistral=mistral)
+        needed, left_out = needed_files(listed.files, load_format=_load_format(wanted, ctx))
         if request.all_files:
             needed, left_out = list(listed.files), []
         source, licence = Source(wanted.repo, listed.commit, hub), listed.licence
@@ -122,7 +126,8 @@ def do_pull(prepared: Prepared, on_progress: OnProgress | None = None) -> Pulled
     else:
         progress = Progress(len(plan.there), len(plan.there), 0, 0, 0, 0.0)
     problems = snapshot_at(plan.path, plan.repo, plan.commit).problems
-    return Pulled(plan, progress, problems)
+    verified = manifest_path(plan.folder, plan.commit).exists()
+    return Pulled(plan, progress, problems, verified)
 
 
 def _names(plan: PullPlan) -> bool:
@@ -149,10 +154,26 @@ def _complete_already(wanted: Wanted, cache: Path) -> PullPlan | None:
     return plan if listing and not plan.fetch else None
 
 
-def _is_mistral_format(name: str, ctx: Context) -> bool:
-    """Whether the model's file has the engine load Mistral's own format."""
-    spec = apply_settings(find_model(name, model_layers(ctx)), ()).spec
-    return _MISTRAL_FORMAT in {spec.options.get("load-format"), spec.options.get("config-format")}
+def _load_format(wanted: Wanted, ctx: Context) -> str:
+    """How the engine is told to load it by the model's file, or by all that serve the repository.
+
+    ``auto`` where nobody says, or not all say the same.
+    """
+    layers = model_layers(ctx)
+    names = [wanted.model] if wanted.model else _models_of(wanted.repo, layers)
+    formats = set()
+    for name in names:
+        try:
+            options = apply_settings(find_model(name, layers), ()).spec.options
+        except HpcvlmError:
+            continue  # a file that says nothing of use; the snapshot was named without it
+        is_mistral = options.get("config-format") == _MISTRAL_FORMAT
+        formats.add(str(options.get("load-format", _MISTRAL_FORMAT if is_mistral else _AUTO)))
+    return formats.pop() if len(formats) == 1 else _AUTO
+
+
+def _models_of(repo: str, layers: Sequence[Layer]) -> list[str]:
+    return [name for _, name in catalog_sources(layers, {repo}, []).get(repo.casefold(), ())]
 
 
 def _access(site: SiteSpec, cache: Path, ctx: Context) -> Access | None:

@@ -13,7 +13,7 @@ from hpcvlm.ops.snapshots_ls import Described, Listed
 from hpcvlm.snapshots.listing.summary import summaries_of
 from hpcvlm.snapshots.model import StoredRepository, StoredSnapshot
 from hpcvlm.snapshots.model_card import licence_of
-from hpcvlm.snapshots.store import distinct, matching, scan_named
+from hpcvlm.snapshots.store import cache_problem, distinct, matching, scan_named
 
 _SHORT = 12
 
@@ -100,6 +100,7 @@ def _missing(
 ) -> HpcvlmError:
     here = sorted({(s.commit, s.refs) for r in repositories for s in r.snapshots})
     problems = [f"{r.path}: {problem}" for r in repositories for problem in r.problems]
+    problems += filter(None, map(cache_problem, caches))
     if here:
         sentence = f"{wanted.repo} has no snapshot of revision {wanted.revision} on disk"
         lines = [f"on disk: {commit} {', '.join(refs)}".rstrip() for commit, refs in here]

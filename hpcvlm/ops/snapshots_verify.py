@@ -22,7 +22,13 @@ from hpcvlm.snapshots.manifest import is_safe_path, read_listing, read_manifest
 from hpcvlm.snapshots.model import Approval, ListedFile, StoredRepository, StoredSnapshot
 from hpcvlm.snapshots.pull.pull import OnProgress as OnFetch
 from hpcvlm.snapshots.pull.pull import fetch_files
-from hpcvlm.snapshots.store import find_stored, scan_caches, scan_repository
+from hpcvlm.snapshots.store import (
+    cache_problem,
+    find_stored,
+    only_stored,
+    scan_caches,
+    scan_repository,
+)
 from hpcvlm.snapshots.verify.findings import Finding
 from hpcvlm.snapshots.verify.result import OnProgress, Verification
 from hpcvlm.snapshots.verify.verify import (
@@ -123,14 +129,16 @@ def verify(
     site, _ = site_of(ctx)
     approvals = _approvals(site, ctx)
     if request.name is None:
-        repositories = scan_caches(searched_caches(site, ctx))
+        caches = searched_caches(site, ctx)
+        repositories = [*scan_caches(caches), *_closed(caches)]
         chosen: _Chosen = [(held, around) for around in repositories for held in _held(around)]
         everything = [held for held, _ in chosen]
     else:
         chosen, everything = _named(request, request.name, site, ctx)
     if request.repair:
         for held, _ in chosen:
-            _check_repairable(held)
+            if held.commit:  # nothing can be fetched for what cannot be looked into
+                _check_repairable(held)
     known = _how(request, ctx).known
     for number, (held, repository) in enumerate(chosen, 1):
         how = replace(
@@ -170,6 +178,14 @@ def _approved(approvals: Sequence[Approval], held: StoredSnapshot) -> str | None
     return None
 
 
+def _closed(caches: Sequence[Path]) -> Iterator[StoredRepository]:
+    """Caches that cannot be looked into, as if each were one broken repository."""
+    for cache in caches:
+        if problem := cache_problem(cache):
+            why = problem.removeprefix(f"{cache}: ")
+            yield StoredRepository("(all of a cache)", cache, cache, (), {}, (), {}, -1, (why,))
+
+
 def _held(repository: StoredRepository) -> Iterator[StoredSnapshot]:
     """Its snapshots; one without a commit where not even these can be read."""
     yield from repository.snapshots
@@ -180,6 +196,7 @@ def _held(repository: StoredRepository) -> Iterator[StoredSnapshot]:
 def _notes(repository: StoredRepository | None, held: StoredSnapshot) -> tuple[Finding, ...]:
     """What is wrong around a snapshot; the worst there is where nothing else can be read."""
     problems = repository.problems if repository is not None else ()
+    told = f"snapshots/{held.commit}/"  # what is wrong with its own files
     return tuple(
         Finding(
             "",
@@ -188,6 +205,7 @@ def _notes(repository: StoredRepository | None, held: StoredSnapshot) -> tuple[F
             problem=not held.commit,
         )
         for problem in problems
+        if not held.commit or not problem.startswith(told)
     )
 
 
@@ -201,16 +219,26 @@ def _named(
     caches = searched_caches(site, ctx, bundled=True)
     repositories = _repositories(wanted.repo, caches)
     held = find_stored(repositories, wanted.repo, wanted.revision)
+    if held is None and request.revision is None:
+        held = only_stored(repositories)
     if held is None:
-        searched = ", ".join(str(cache) for cache in caches[:-1])
-        raise HpcvlmError(
-            "snapshot-missing",
-            f"{wanted.repo} at revision {wanted.revision} is in no hub cache ({searched})",
-            f"hpcvlm snapshots pull {wanted.repo} --revision {wanted.revision}",
-            tuple(f"{r.path}: {problem}" for r in repositories for problem in r.problems),
-        )
+        raise _missing(wanted, repositories, caches)
     around = next(r for r in repositories if any(s is held for s in r.snapshots))
     return [(held, around)], [s for r in repositories for s in r.snapshots]
+
+
+def _missing(
+    wanted: Wanted, repositories: Sequence[StoredRepository], caches: Sequence[Path]
+) -> HpcvlmError:
+    searched = ", ".join(str(cache) for cache in caches[:-1])
+    here = [f"on disk: {s.commit}" for r in repositories for s in r.snapshots]
+    problems = [f"{r.path}: {problem}" for r in repositories for problem in r.problems]
+    return HpcvlmError(
+        "snapshot-missing",
+        f"{wanted.repo} at revision {wanted.revision} is in no hub cache ({searched})",
+        f"hpcvlm snapshots pull {wanted.repo} --revision {wanted.revision}",
+        (*here, *problems, *filter(None, map(cache_problem, caches))),
+    )
 
 
 def _plain_folder(wanted: Wanted, ctx: Context) -> StoredSnapshot | None:

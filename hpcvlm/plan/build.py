@@ -327,6 +327,8 @@ def _say_where_from(asked: _Inputs, options: Mapping[str, object], engine: Plann
     sources.say("endpoint", COMMAND_LINE if asked.request.name else _MADE_UP)
     sources.say("snapshot", "model.snapshot.repo")
     sources.say("revision", "model.snapshot.revision")
+    if asked.spec.snapshot.path is not None:
+        sources.say("snapshot path", "model.snapshot.path")
     asked_version = asked.request.engine_version
     sources.say("engine", COMMAND_LINE if asked_version else "site.engines")
     sources.say("listen", "site.listen")
@@ -357,6 +359,8 @@ def _snapshot_issues(asked: _Inputs) -> list[Issue]:
     name = found.model or asked.spec.name
     if asked.spec.snapshot.path is not None:
         code, remedy = "snapshot-missing", "correct 'snapshot: path' in the model's file"
+        if found.snapshot.image is not None:
+            remedy += ", or make the image again: hpcvlm snapshots export REPO FILE.sqsh"
     elif found.snapshot_on_disk:
         code, remedy = "snapshot-broken", f"hpcvlm snapshots verify {name} --repair"
     else:

@@ -42,10 +42,17 @@ def _what(plan: LaunchPlan) -> list[PlanLine]:
         PlanLine("what", "model", plan.model, said.get("model", "")),
         PlanLine("what", "repository", plan.snapshot.repo, said.get("snapshot", "")),
         PlanLine("what", "revision", plan.snapshot.commit, said.get("revision", "")),
-        PlanLine("what", "snapshot", plan.snapshot.path, "hub cache"),
+        _snapshot(plan),
         PlanLine("what", "endpoint", plan.name, said.get("endpoint", "")),
         PlanLine("what", "folder", plan.folder, "state folder"),
     ]
+
+
+def _snapshot(plan: LaunchPlan) -> PlanLine:
+    if "snapshot path" in plan.sources:
+        place = plan.snapshot.image or plan.snapshot.path
+        return PlanLine("what", "snapshot", place, plan.sources["snapshot path"])
+    return PlanLine("what", "snapshot", plan.snapshot.path, "hub cache")
 
 
 def _engine(plan: LaunchPlan) -> list[PlanLine]:

@@ -9,30 +9,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 
 from packaging.version import InvalidVersion, Version
 
 from hpcvlm.plan.model import PlannedPrefetch, PlannedSnapshot, PlannedStaging, StagedFile
 from hpcvlm.site.schema import Staging
+from hpcvlm.snapshots.pull.needed_files import needed_files
 
-# Weights of other frameworks and formats, which vLLM leaves alone where there are safetensors
-# (vllm/model_executor/model_loader/default_loader.py). Other .bin and .pt files stay: a model's
-# own code may read them.
-_OTHER_WEIGHTS = (
-    "flax_model*.msgpack",
-    "tf_model*.h5",
-    "rust_model.ot",
-    "pytorch_model*.bin",
-    "consolidated*.pth",
-    "original/*",
-    "*.onnx",
-    "*.onnx_data",
-    "*.gguf",
-    "*.tflite",
-)
-_SAFETENSORS = ".safetensors"
-_MISTRAL = "consolidated"
+# Formats whose files are known; of any other, everything is copied.
+_KNOWN_FORMATS = ("auto", "safetensors", "hf", "mistral", "pt", "npcache")
 
 # File systems that are read over a network, as coreutils' stat names them (src/stat.c of 9.1), and
 # wekafs. stat calls what it does not know UNKNOWN (0x…): on a cluster likely one more of them.
@@ -87,9 +72,11 @@ def staging_of(
     if not wanted or staging.folder is None or not files or snapshot.image is not None:
         return None
     by_hash = staging.check == "hashes"
+    load_format = _said(_FORMAT, options, extra) or _KNOWN_FORMATS[0]
+    if load_format in _KNOWN_FORMATS:
+        files, _ = needed_files(files, load_format=load_format)
     chosen = tuple(
-        StagedFile(file.path, file.size, file.sha256 if by_hash else "")
-        for file in (files if _said(_FORMAT, options, extra) else needed_files(files))
+        StagedFile(file.path, file.size, file.sha256 if by_hash else "") for file in files
     )
     return PlannedStaging(
         folder=staging.folder,
@@ -100,25 +87,6 @@ def staging_of(
         streams=staging.streams,
         keep=staging.keep,
     )
-
-
-def needed_files(files: Sequence[StagedFile]) -> tuple[StagedFile, ...]:
-    """The files that vLLM reads when it chooses the format itself.
-
-    Where there are safetensors, these and all that is no weight; Mistral's own ``consolidated``
-    ones only where there are no others.
-    """
-    shards = [file for file in files if _is_shard(file.path)]
-    if not shards:
-        return tuple(files)
-    usual = any(not file.path.startswith(_MISTRAL) for file in shards)
-
-    def needed(path: str) -> bool:
-        if usual and path.startswith(_MISTRAL) and path.endswith(_SAFETENSORS):
-            return False
-        return not any(fnmatchcase(path, pattern) for pattern in _OTHER_WEIGHTS)
-
-    return tuple(file for file in files if needed(file.path))
 
 
 def prefetch_of(
@@ -171,10 +139,6 @@ def _said(name: str, options: Mapping[str, object], extra: Sequence[str]) -> str
         if spelt == f"--{name}":
             chosen = value or (extra[place + 1] if place + 1 < len(extra) else None)
     return "" if chosen is None else str(chosen)
-
-
-def _is_shard(path: str) -> bool:
-    return "/" not in path and path.endswith(_SAFETENSORS)
 
 
 def _folder_name(snapshot: PlannedSnapshot) -> str:

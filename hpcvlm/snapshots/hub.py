@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpcvlm.snapshots.verify.findings import one_each
-from hpcvlm.snapshots.verify.quick_look import SeenFile, look
+from hpcvlm.snapshots.verify.quick_look import look
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -72,7 +72,7 @@ def snapshot_at(path: Path, repo: str, commit: str) -> Snapshot:
         problems=tuple(f.sentence for f in one_each(f for f in seen.findings if f.stops)),
         config=seen.config,
         preprocessor=_json(path / "preprocessor_config.json"),
-        weight_bytes=_weight_bytes(seen.files),
+        weight_bytes=bytes_of_weights({name: file.size for name, file in seen.files.items()}),
     )
 
 
@@ -110,16 +110,19 @@ def _commit(folder: Path, revision: str) -> str:
         return revision
 
 
-def _weight_bytes(files: Mapping[str, SeenFile]) -> int:
+def bytes_of_weights(by_path: Mapping[str, int]) -> int:
     """Bytes of all safetensors files; one of Mistral's own format beside others counts once.
 
     vLLM loads ``consolidated*.safetensors`` or the others, never both
     (vllm/model_executor/model_loader/default_loader.py).
+
+    Args:
+        by_path: bytes of each file of a snapshot; negative where that is not known.
     """
     sizes: dict[bool, int] = {True: 0, False: 0}
-    for name, seen in files.items():
-        if name.endswith(".safetensors") and "/" not in name and seen.size > 0:
-            sizes[name.startswith("consolidated")] += seen.size
+    for name, size in by_path.items():
+        if name.endswith(".safetensors") and "/" not in name and size > 0:
+            sizes[name.startswith("consolidated")] += size
     return sizes[False] or sizes[True]
 
 

@@ -38,7 +38,8 @@ def list_members(image: Path, runner: Runner) -> tuple[SnapshotFile, ...]:
     Raises:
         HpcvlmError: ``snapshot-image-unreadable``.
     """
-    text = _ask(image, runner, ["unsquashfs", "-lls", str(image)])
+    # By number: the name of an owner may hold blanks.
+    text = _ask(image, runner, ["unsquashfs", "-lln", str(image)])
     found = []
     for line in text.splitlines():
         columns = line.split(maxsplit=_COLUMNS - 1)

@@ -160,6 +160,15 @@ def find_stored(
     return None
 
 
+def only_stored(repositories: Iterable[StoredRepository]) -> StoredSnapshot | None:
+    """The first copy of the only commit that there is of a repository.
+
+    Pulled or imported by its commit, it has no branch that names it.
+    """
+    held = [snapshot for repository in repositories for snapshot in repository.snapshots]
+    return held[0] if len({snapshot.commit for snapshot in held}) == 1 else None
+
+
 class _Seen(NamedTuple):
     """What is known of a repository when its snapshots are read."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -215,3 +217,18 @@ def test_a_controller_that_is_away_does_not_start_jobs_on_the_login_node(
     assert done.code == 4
     assert "Unable to contact slurm controller" in done.stderr
     assert not (hpcvlm.state / "jobs").exists()
+
+
+def test_an_output_that_cannot_be_written(hpcvlm: Command) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "hpcvlm", "models", "ls"],
+            env=hpcvlm.environment,
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: the output cannot be written: No space left on device\n"

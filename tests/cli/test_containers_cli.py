@@ -216,6 +216,8 @@ def test_a_version_that_is_not_known_yet_is_said(hpcvlm: Command) -> None:
         (("build", "0.10.2", "--as", "elsewhere"), 2, "neither here nor job"),
         (("pull", "docker://x/y:latest"), 2, "--version 0.10.2"),
         (("pull", "/nowhere/vllm-0.10.2.sif"), 3, "there is no /nowhere"),
+        (("pull", "/nowhere/latest.sif"), 3, "there is no /nowhere"),
+        (("pull", "/etc/passwd", "--version", "0.10.2"), 2, "/etc/passwd is no SIF file"),
     ],
 )
 def test_refusals(hpcvlm: Command, arguments: tuple[str, ...], code: int, words: str) -> None:

@@ -80,7 +80,7 @@ def test_json_has_all_that_a_program_needs_and_no_key(hpcvlm: Command) -> None:
     row = done.json()
     assert row.keys() == {
         *("name", "model", "served_name", "state", "description", "executor", "job_id", "gpus"),
-        *("submitted", "folder", "url", "key_file", "ends", "phases", "verdict"),
+        *("submitted", "folder", "url", "key_file", "ends", "phases", "staging", "verdict"),
     }
     assert row["folder"] == str(hpcvlm.state / "jobs" / "t")
     assert row["ends"] == pytest.approx(row["submitted"] + 1800, abs=5)

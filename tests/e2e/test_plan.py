@@ -62,7 +62,7 @@ def test_a_model_that_the_engine_cannot_serve_is_refused_before_submit(hpcvlm: C
     first, *_, last = done.stderr.splitlines()
     assert first.startswith("error: llama-3.2-11b-vision needs vllm >=0.9.1,<=0.10.2")
     assert "this site has 0.33.0" in first
-    assert "VERSION=0.10.2" in last
+    assert "hpcvlm containers build 0.10.2" in last
     assert jobs(hpcvlm) == before
     assert not list(hpcvlm.state.glob("jobs/*"))
 

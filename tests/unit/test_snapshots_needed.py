@@ -12,9 +12,9 @@ SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 INDEX = "model.safetensors.index.json"
 
 
-def left_out(*paths: str, mistral: bool = False) -> set[str]:
-    listing = [ListedFile(path, 1, "0" * 40) for path in (*COMMON, *paths)]
-    needed, out = needed_files(listing, mistral=mistral)
+def left_out(*paths: str, load_format: str = "auto", size: int = 1) -> set[str]:
+    listing = [ListedFile(path, size, "0" * 40) for path in (*COMMON, *paths)]
+    needed, out = needed_files(listing, load_format=load_format)
     assert sorted([*needed, *out]) == sorted(listing)
     assert [*needed] == sorted(needed)
     assert {file.path for file in needed} >= set(COMMON)
@@ -65,19 +65,38 @@ def test_a_second_copy_of_the_weights_stays_where_it_is(
 OWN = ("consolidated.safetensors", "params.json", "tekken.json")
 
 
-def test_mistrals_own_format_beside_the_usual_one() -> None:
-    assert left_out(*SHARDS, INDEX, *OWN) == {"consolidated.safetensors"}
+@pytest.mark.parametrize(
+    ("load_format", "expected"),
+    [
+        # 0.9.1 takes the usual ones, 0.33 its own: Mistral-Small-3.2 has no image processor for the
+        # usual ones.
+        ("auto", set()),
+        ("mistral", {*SHARDS, INDEX}),
+        ("safetensors", {"consolidated.safetensors"}),
+        ("runai_streamer", {"consolidated.safetensors"}),
+    ],
+)
+def test_mistrals_own_format_beside_the_usual_one(load_format: str, expected: set[str]) -> None:
+    assert left_out(*SHARDS, INDEX, *OWN, load_format=load_format) == expected
 
 
-def test_mistrals_own_format_where_the_engine_is_told_to_load_it() -> None:
-    assert left_out(*SHARDS, INDEX, *OWN, mistral=True) == {*SHARDS, INDEX}
-
-
-@pytest.mark.parametrize("mistral", [True, False])
-def test_mistrals_own_format_alone(mistral: bool) -> None:
+@pytest.mark.parametrize("load_format", ["auto", "mistral", "hf"])
+def test_mistrals_own_format_alone(load_format: str) -> None:
     own = (*OWN, "consolidated-00001-of-00002.safetensors", "consolidated.safetensors.index.json")
-    assert left_out(*own, mistral=mistral) == set()
+    assert left_out(*own, load_format=load_format) == set()
 
 
 def test_asking_for_mistrals_format_where_there_is_none() -> None:
-    assert left_out(*SHARDS, INDEX, mistral=True) == set()
+    assert left_out(*SHARDS, INDEX, load_format="mistral") == set()
+
+
+def test_a_format_that_is_asked_for_is_not_left_out() -> None:
+    both = (*SHARDS, "model-Q4_K_M.gguf", "pytorch_model.bin", "pytorch_model.bin.index.json")
+    assert left_out(*both, load_format="gguf") == {*both[-2:]}
+    assert left_out(*both, load_format="npcache") == {"model-Q4_K_M.gguf"}
+
+
+def test_a_small_part_in_pytorchs_format_is_no_second_copy() -> None:
+    # Qwen/Qwen2.5-Omni-7B
+    assert left_out(*SHARDS, "spk_dict.pt", size=250_000) == set()
+    assert left_out(*SHARDS, "weights.pt", size=1 << 30) == {"weights.pt"}

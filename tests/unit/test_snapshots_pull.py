@@ -6,9 +6,12 @@ import hashlib
 import json
 import os
 import stat
+import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from socket import gethostname
 
 import huggingface_hub
 import pytest
@@ -20,9 +23,11 @@ from hpcvlm.ops.snapshot_names import Wanted, wanted_snapshot
 from hpcvlm.ops.snapshots_pull import Pulled, PullRequest, do_pull, prepare_pull
 from hpcvlm.snapshots.hub import find_snapshot
 from hpcvlm.snapshots.manifest import read_listing
+from hpcvlm.snapshots.model import ListedFile
 from hpcvlm.snapshots.pull.hub_errors import without_secrets
 from hpcvlm.snapshots.pull.pull import Progress, fetch_files
 from hpcvlm.snapshots.pull.space import check_room, room_at
+from hpcvlm.snapshots.pull.unfinished import give_up, own_partial
 from hpcvlm.snapshots.store import find_stored, scan_cache
 from tests.hub_stand_in import Fault, HubStandIn, model_files, shard
 
@@ -115,7 +120,14 @@ def test_a_server_needs_no_second_format(hub: HubStandIn, tmp_path: Path) -> Non
     ("model", "repo", "left_out"),
     [
         ("ministral-3-14b", "mistralai/Ministral-3-14B-Instruct-2512", {"model.safetensors"}),
-        ("qwen2.5-vl-7b", "Qwen/Qwen2.5-VL-7B-Instruct", {"consolidated.safetensors"}),
+        # named by its repository, which the same model serves
+        (
+            "mistralai/Ministral-3-14B-Instruct-2512",
+            "mistralai/Ministral-3-14B-Instruct-2512",
+            {"model.safetensors"},
+        ),
+        # which of the two vLLM takes depends on its version
+        ("qwen2.5-vl-7b", "Qwen/Qwen2.5-VL-7B-Instruct", set()),
     ],
 )
 def test_a_model_of_the_catalog_gets_the_format_that_its_file_names(
@@ -482,6 +494,43 @@ def test_what_a_dead_download_left_is_gone_on_from(hub: HubStandIn, tmp_path: Pa
     assert [asked.range for asked in hub.gets_of(SHARD)] == ["bytes=3000-"]
     assert (blobs / name).read_bytes() == content
     assert list(blobs.glob("*.incomplete")) == []
+
+
+def test_what_a_living_process_gave_up_is_gone_on_from(hub: HubStandIn, tmp_path: Path) -> None:
+    content = model_files()[SHARD]
+    blobs = tmp_path / FOLDER / "blobs"
+    blobs.mkdir(parents=True)
+    wanted = ListedFile(SHARD, len(content), hub.file_hash(content))
+    (blobs / f"{wanted.hub_hash}.{gethostname()}-{os.getpid()}.incomplete").write_bytes(content[:9])
+    give_up(blobs, wanted)
+    (left,) = blobs.iterdir()
+    assert left.name == f"{wanted.hub_hash}.{gethostname()}-0.incomplete"
+    pull(tmp_path)
+    assert [asked.range for asked in hub.gets_of(SHARD)] == ["bytes=9-"]
+    assert list(blobs.glob("*.incomplete")) == []
+
+
+def test_what_a_dying_process_has_left_is_waited_for(hub: HubStandIn, tmp_path: Path) -> None:
+    content = model_files()[SHARD]
+    blobs = tmp_path / FOLDER / "blobs"
+    blobs.mkdir(parents=True)
+    with subprocess.Popen(["sleep", "0.2"]) as dying:
+        name = f"{hub.file_hash(content)}.{gethostname()}-{dying.pid}.incomplete"
+        (blobs / name).write_bytes(content[:9])
+        wanted = ListedFile(SHARD, len(content), hub.file_hash(content))
+        threading.Thread(target=dying.wait).start()
+        assert own_partial(blobs, wanted, None).read_bytes() == content[:9]
+
+
+def test_a_failed_download_belongs_to_nobody(
+    hub: HubStandIn, tmp_path: Path, no_waiting: list[float]
+) -> None:
+    hub.faults.append(Fault(SHARD, "GET", status=404))
+    with pytest.raises(HpcvlmError):
+        pull(tmp_path)
+    left = [path.name for path in (tmp_path / FOLDER / "blobs").glob("*.incomplete")]
+    assert all(name.endswith(f".{gethostname()}-0.incomplete") for name in left)
+    assert left
 
 
 def test_a_wrong_beginning_costs_a_second_download_and_nothing_else(

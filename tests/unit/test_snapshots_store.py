@@ -28,6 +28,7 @@ from hpcvlm.snapshots.store import (
     cache_problem,
     find_stored,
     matching,
+    only_stored,
     scan_cache,
     scan_caches,
     scan_named,
@@ -175,6 +176,30 @@ def test_a_link_without_its_blob(cache: Path) -> None:
     assert first.complete
     assert second.state.missing == (f"a-2.safetensors: its blob is missing ({link.readlink()})",)
     assert second.size == 100
+
+
+def test_the_only_commit_needs_no_name(tmp_path: Path) -> None:
+    files = {"m.safetensors": SHARD_1}
+    assert only_stored(scan_cache(tmp_path)) is None
+    add_snapshot(tmp_path / "one", "org/m", COMMIT_A, files)
+    add_snapshot(tmp_path / "two", "org/m", COMMIT_A, files)
+    copies = [*scan_cache(tmp_path / "one"), *scan_cache(tmp_path / "two")]
+    assert only_stored(copies) is copies[0].snapshots[0]
+    add_snapshot(tmp_path / "two", "org/m", COMMIT_B, files)
+    assert only_stored(scan_cache(tmp_path / "two")) is None
+
+
+@needs_root
+def test_a_blob_that_one_may_not_read_is_not_called_missing(cache: Path) -> None:
+    (cache / "models--org--m" / "blobs").chmod(0o700)
+    code = (
+        "from pathlib import Path\n"
+        "from hpcvlm.snapshots.listing.summary import summarise\n"
+        f"print([*summarise([Path({str(cache)!r})])][1].state.missing)"
+    )
+    told = as_nobody(cache, code)
+    assert "a-2.safetensors: not readable (Permission denied)" in told
+    assert "its blob is missing" not in told
 
 
 def test_a_snapshot_without_weights(tmp_path: Path) -> None:

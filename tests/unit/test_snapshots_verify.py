@@ -145,6 +145,19 @@ def test_a_missing_shard_is_told_once(stored: StoredSnapshot) -> None:
     assert (problem.stops, problem.fetch) == (True, True)
 
 
+@pytest.mark.parametrize("path", ["original/consolidated.00.pth", "pytorch_model.bin"])
+def test_what_no_server_reads_stops_no_launch(tmp_path: Path, path: str) -> None:
+    stored = store(tmp_path, {**model_files(), path: b"as many bytes as are needed" * 99})
+    assert check(stored).problems == ()
+    (stored.path / path).unlink()
+    gone = only_problem(check(stored))
+    assert (gone.path, gone.kind, gone.stops) == (path, "gone", False)
+    (stored.path / path).write_bytes(POINTER)
+    assert not any(found.stops for found in check(stored).problems)
+    overwrite(stored, "tokenizer.json", POINTER)
+    assert any(found.stops for found in check(stored).problems)
+
+
 def test_a_link_whose_blob_is_gone_is_told_once(stored: StoredSnapshot) -> None:
     (stored.path / SHARDS[1]).resolve().unlink()
     problem = only_problem(check(stored))

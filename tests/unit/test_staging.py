@@ -328,7 +328,7 @@ def test_a_sticky_folder_like_tmp_will_do(tmp_path: Path, start: Start) -> None:
 @slow
 @pytest.mark.parametrize(
     ("node", "expected"),
-    [("", "staging.folder is '' on this node"), ("/proc/none", "cannot be written to")],
+    [("", "staging.folder $NODE is '' on this node"), ("/proc/none", "cannot be written to")],
 )
 def test_a_node_without_the_folder(node: str, expected: str, tmp_path: Path, start: Start) -> None:
     plan = echoing(tmp_path)
@@ -359,7 +359,7 @@ def test_too_small_a_disk(tmp_path: Path, small_disk: Callable[[str], Path], sta
     plan = echoing(tmp_path)
     node = small_disk("size=3m")
     why = served_from_the_store(start(plan, NODE=str(node)), plan)
-    assert why.startswith("it has 0.00 GB, and 0.00 GB on ")
+    assert why.startswith("the copy needs 4.0 MB, and 3.1 MB on ")
     assert list(node.iterdir()) == []
 
 
@@ -555,4 +555,4 @@ def test_a_job_without_room_for_a_copy_reads_ahead(tmp_path: Path, start: Start)
     job = start(plan, NODE="")
     job.reach("ready")
     told = job.state["staging"]
-    assert (told["how"], told["why"]) == ("prefetched", "staging.folder is '' on this node")
+    assert (told["how"], told["why"]) == ("prefetched", "staging.folder $NODE is '' on this node")

@@ -19,7 +19,7 @@ from hpcvlm.plan.model import (
     PlannedStaging,
     StagedFile,
 )
-from hpcvlm.plan.staging import NETWORK_FILE_SYSTEMS, needed_files, prefetch_of, staging_of
+from hpcvlm.plan.staging import NETWORK_FILE_SYSTEMS, prefetch_of, staging_of
 from hpcvlm.site.schema import Staging
 from hpcvlm.snapshots.links import SnapshotFile, link_targets, snapshot_files
 from hpcvlm.snapshots.squashfs import is_image, list_members, read_member
@@ -36,7 +36,7 @@ FILES = (
     StagedFile("tokenizer.json", 2),
 )
 SNAPSHOT = PlannedSnapshot("org/model", "c" * 40, "/hub/m/snapshots/c", "/hub/m")
-COPIED = ["config.json", "model.safetensors", "tokenizer.json"]
+COPIED = ["config.json", "consolidated.safetensors", "model.safetensors", "tokenizer.json"]
 
 
 def staged(asked: bool | None = None, *extra: str, **site: Any) -> PlannedStaging | None:
@@ -74,18 +74,19 @@ def test_only_what_the_engine_reads_is_copied() -> None:
     plan = staged()
     assert plan is not None
     assert [file.path for file in plan.files] == COPIED
-    assert plan.bytes == 95
+    assert plan.bytes == 195
     assert plan.name == f"org--model--{'c' * 40}"
-    everything = staged(None, "--load-format=mistral")
-    assert everything is not None
-    assert everything.files == tuple(StagedFile(f.path, f.size) for f in FILES)
-    assert everything.digest != plan.digest
-    own_code = StagedFile("assets/voice.pt", 5)
-    assert own_code in needed_files((*FILES, own_code, StagedFile("onnx/model.onnx_data", 1)))
-    no_safetensors = tuple(file for file in FILES if not file.path.endswith(".safetensors"))
-    assert needed_files(no_safetensors) == no_safetensors
-    mistral = tuple(file for file in FILES if file.path != "model.safetensors")
-    assert StagedFile("consolidated.safetensors", 100) in needed_files(mistral)
+    mistral = staged(None, "--load-format=mistral")
+    assert mistral is not None
+    assert [file.path for file in mistral.files] == [
+        "config.json",
+        "consolidated.safetensors",
+        "tokenizer.json",
+    ]
+    assert mistral.digest != plan.digest
+    unknown = staged(None, "--load-format=runai_streamer")
+    assert unknown is not None
+    assert unknown.files == tuple(StagedFile(f.path, f.size) for f in FILES)
 
 
 def test_hashes_are_in_the_plan_when_somebody_asks_for_them() -> None:
@@ -93,7 +94,7 @@ def test_hashes_are_in_the_plan_when_somebody_asks_for_them() -> None:
     assert by_size is not None
     assert by_hash is not None
     assert {file.sha256 for file in by_size.files} == {""}
-    assert [file.sha256[:1] for file in by_hash.files] == ["a", "b", ""]
+    assert [file.sha256[:1] for file in by_hash.files] == ["a", "", "b", ""]
 
 
 def test_a_revision_is_one_path_component() -> None:

@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ class Completeness(NamedTuple):
 def look_at(snapshot: StoredSnapshot) -> Completeness:
     """What a snapshot lacks by its links, its indexes, its manifest and the hub's list."""
     folder = snapshot.path.parent.parent
-    problems = list(_links(snapshot.files))
+    problems = list(_links(snapshot))
     by_path = {file.path: file for file in snapshot.files}
     problems += _shards(snapshot, by_path)
     if not any(file.path.endswith(WEIGHTS) for file in snapshot.files):
@@ -135,12 +135,27 @@ def _listing(folder: Path, commit: str) -> tuple[ListedFile, ...]:
     return read_listing(folder, commit) or ()
 
 
-def _links(files: Iterable[StoredFile]) -> Iterator[str]:
-    for file in files:
-        if file.blob is None and file.link:
+def _links(snapshot: StoredSnapshot) -> Iterator[str]:
+    for file in snapshot.files:
+        if file.blob is not None:
+            continue
+        if _is_hidden(snapshot.path / file.path):
+            yield f"{file.path}: not readable ({os.strerror(errno.EACCES)})"
+        elif file.link:
             yield f"{file.path}: its blob is missing ({file.link})"
-        elif file.blob is None:
+        else:
             yield f"{file.path}: is no file that can be read"
+
+
+def _is_hidden(path: Path) -> bool:
+    """Whether what a link leads to is merely not for this user to see."""
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _shards(snapshot: StoredSnapshot, by_path: Mapping[str, StoredFile]) -> Iterator[str]:

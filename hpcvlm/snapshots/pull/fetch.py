@@ -21,7 +21,7 @@ from hpcvlm.errors import HpcvlmError
 from hpcvlm.snapshots.model import ListedFile
 from hpcvlm.snapshots.pull.hub_api import asked, may_pass
 from hpcvlm.snapshots.pull.hub_errors import Hub, file_trouble, is_network, timeout_s, told
-from hpcvlm.snapshots.pull.unfinished import clear_partials, own_partial
+from hpcvlm.snapshots.pull.unfinished import clear_partials, give_up, own_partial
 
 if TYPE_CHECKING:
     from huggingface_hub.file_download import HfFileMetadata
@@ -151,8 +151,12 @@ def fetch_blob(
                 clear_partials(place.blobs, wanted)
                 meter.have = wanted.size
                 return
-            partial = _checked_partial(wanted, source, place, meter, stop)
-            partial.replace(blob)
+            try:
+                partial = _checked_partial(wanted, source, place, meter, stop)
+                partial.replace(blob)
+            except BaseException:
+                give_up(place.blobs, wanted)
+                raise
             meter.have, meter.growing = wanted.size, None
     except OSError as error:
         raise file_trouble(error, error.filename or str(blob)) from None

@@ -189,16 +189,18 @@ def file_trouble(error: OSError, path: str = "") -> HpcvlmError:
 
     name = path or str(error.filename or "the store")
     reason = error.strerror or str(error)
+    other = "name another cache: --to FOLDER"
+    forbidden = ("store-unwritable", f"see who may: ls -ld {name}; or {other}")
     kinds = {
-        errno.ENOSPC: ("store-space", "make room (hpcvlm snapshots prune), or name another cache"),
-        errno.EDQUOT: ("store-quota", "ask for more quota, or name another cache"),
-        errno.EROFS: ("store-unwritable", "name a cache that can be written to"),
-        errno.EACCES: ("store-unwritable", f"see who may write there: ls -ld {name}"),
-        errno.EPERM: ("store-unwritable", f"see who may write there: ls -ld {name}"),
+        errno.ENOSPC: ("store-space", f"make room (hpcvlm snapshots prune), or {other}"),
+        errno.EDQUOT: ("store-quota", f"ask for more quota, or {other}"),
+        errno.EROFS: ("store-unwritable", other),
+        errno.EACCES: forbidden,
+        errno.EPERM: forbidden,
     }
     code, remedy = kinds.get(error.errno or 0, ("store-failed", "look at the file system"))
     after = "; what has come is kept, the same command then goes on from there"
-    return HpcvlmError(code, f"{name}: {reason}", f"{remedy}: --to FOLDER{after}")
+    return HpcvlmError(code, f"{name}: {reason}", f"{remedy}{after}")
 
 
 def _gated(repo: str, page: str, status: int) -> HpcvlmError:

@@ -11,11 +11,14 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.snapshots.manifest import OWN_FOLDER, KeptSizes, is_hash, read_rows, read_sizes
+from hpcvlm.snapshots.model import ListedFile
+from hpcvlm.snapshots.pull.needed_files import needed_files
 from hpcvlm.snapshots.safetensors import Shard, look_into
 from hpcvlm.snapshots.verify.findings import Finding
 from hpcvlm.snapshots.verify.required_files import CONFIG, has_weights, lacks, needs_config
@@ -84,7 +87,8 @@ def look(folder: Path, repository_folder: Path, commit: str) -> Look:
     manifest = _kept(read_sizes, repository_folder, commit, found)
     listing = _kept(read_rows, repository_folder, commit, found)
     config = _config(folder, files, found)
-    found += (_broken(seen) for seen in files.values() if seen.size < 0)
+    unread = _unread(files, manifest, listing)
+    found += (_broken(seen, unread) for seen in files.values() if seen.size < 0)
     shards = _shards(folder, files)
     found += _indexes(folder, files, shards)
     if not has_weights(files.keys()) and not any(_is_index(name) for name in files):
@@ -96,8 +100,8 @@ def look(folder: Path, repository_folder: Path, commit: str) -> Look:
         for name, shard in shards.items()
         if shard.problem
     ]
-    found += _small_files(folder, files)
-    found += _sizes(files, manifest, listing)
+    found += _small_files(folder, files, unread)
+    found += _sizes(files, manifest, listing, unread)
     found += lacks(files.keys(), config, _texts(folder, files))
     return Look(files, config, manifest, listing, tuple(found))
 
@@ -107,6 +111,17 @@ def verified_on(created: float) -> str:
     import time
 
     return time.strftime("%Y-%m-%d", time.gmtime(created))
+
+
+def _unread(
+    files: Mapping[str, SeenFile], manifest: KeptSizes | None, listing: Sequence[_Row] | None
+) -> frozenset[str]:
+    """What is here, or was, and no server reads; a launch does not need it."""
+    sizes = {path: seen.size for path, seen in files.items()}
+    sizes |= {path: size for path, size, _ in listing or ()}
+    sizes |= {path: size for path, (size, _) in manifest.files.items()} if manifest else {}
+    _, left_out = needed_files(ListedFile(path, size, "") for path, size in sizes.items())
+    return frozenset(file.path for file in left_out)
 
 
 def is_decoration(path: str) -> bool:
@@ -166,11 +181,12 @@ def _hub_hash(link: str) -> str:
     return blob if blob != link and is_hash(blob, *_HASHES) else ""
 
 
-def _broken(seen: SeenFile) -> Finding:
+def _broken(seen: SeenFile, unread: AbstractSet[str]) -> Finding:
+    stops = seen.path not in unread
     if seen.link and seen.error == os.strerror(errno.ENOENT):
         text = f"its blob is missing ({seen.link})"
-        return Finding(seen.path, "link", text, stops=True, fetch=True)
-    return Finding(seen.path, "unreadable", f"not readable ({seen.error})", stops=True)
+        return Finding(seen.path, "link", text, stops=stops, fetch=True)
+    return Finding(seen.path, "unreadable", f"not readable ({seen.error})", stops=stops)
 
 
 def _config(
@@ -186,8 +202,10 @@ def _json(
 ) -> Mapping[str, object]:
     try:
         data = json.loads((folder / name).read_text(encoding="utf-8"))
-    except OSError:
-        found.append(Finding(name, "json", "missing or not readable", stops=stops, fetch=True))
+    except OSError as error:
+        absent = error.errno == errno.ENOENT
+        text = "missing or not readable" if absent else f"not readable ({error.strerror})"
+        found.append(Finding(name, "json", text, stops=stops, fetch=absent))
         return {}
     except (ValueError, RecursionError):
         found.append(Finding(name, "json", "not valid JSON", stops=stops, fetch=True))
@@ -226,21 +244,24 @@ def _texts(folder: Path, files: Mapping[str, SeenFile]) -> dict[str, Mapping[str
     return {name: _json(folder, name, []) for name in here}
 
 
-def _small_files(folder: Path, files: Mapping[str, SeenFile]) -> Iterator[Finding]:
+def _small_files(
+    folder: Path, files: Mapping[str, SeenFile], unread: AbstractSet[str]
+) -> Iterator[Finding]:
     """Git LFS pointers, empty files, and files that this user may not read."""
     place = str(folder)
     for name, seen in files.items():
         path = f"{place}/{name}"
         if seen.size < 0:
             continue
+        stops = name not in unread and not is_decoration(name)
         if not os.access(path, os.R_OK):
             text = "not readable (Permission denied)"
-            yield Finding(name, "unreadable", text, stops=not is_decoration(name))
+            yield Finding(name, "unreadable", text, stops=stops)
         elif seen.size == 0 and seen.blob_hash != _EMPTY_BLOB:
             yield Finding(name, "empty", "is empty", problem=_is_read(name), fetch=True)
         elif 0 < seen.size < _LARGEST_POINTER and _is_pointer(path):
             text = "a Git LFS pointer instead of the file"
-            yield Finding(name, "pointer", text, stops=not is_decoration(name), fetch=True)
+            yield Finding(name, "pointer", text, stops=stops, fetch=True)
 
 
 def _is_read(name: str) -> bool:
@@ -259,16 +280,19 @@ def _sizes(
     files: Mapping[str, SeenFile],
     manifest: KeptSizes | None,
     listing: Sequence[_Row] | None,
+    unread: AbstractSet[str],
 ) -> Iterator[Finding]:
     """Sizes and blobs against the manifest, else against the hub's list; what is gone, or new."""
     if manifest is not None:
         since = f"it was verified ({verified_on(manifest.created)})"
         for name, (size, hub_hash) in manifest.files.items():
-            yield from _against(files.get(name), name, size, hub_hash, f"when {since}", "gone")
+            for found in _against(files.get(name), name, size, hub_hash, f"when {since}", "gone"):
+                yield found._replace(stops=found.stops and name not in unread)
         for name in files.keys() - manifest.files.keys():
             yield Finding(name, "added", f"added since {since}", problem=False)
     known = manifest.files.keys() if manifest is not None else frozenset()
-    yield from compared_with_list(files, [row for row in listing or () if row[0] not in known])
+    for found in compared_with_list(files, [row for row in listing or () if row[0] not in known]):
+        yield found._replace(stops=found.stops and found.path not in unread)
 
 
 def compared_with_list(files: Mapping[str, SeenFile], listing: Iterable[_Row]) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ _TOKENIZERS = frozenset(
         "tokenizer.json",
         "tokenizer.model",
         "tekken.json",
+        "tiktoken.model",
         "spiece.model",
         "sentencepiece.bpe.model",
         "vocab.txt",
