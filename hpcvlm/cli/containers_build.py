@@ -112,7 +112,7 @@ def _make(request: BuildRequest, *, dry_run: bool, as_json: bool) -> None:
     from hpcvlm.ops.containers_make import make_image
     from hpcvlm.ops.containers_order import make_order
     from hpcvlm.ops.context import Context
-    from hpcvlm.ops.prepare import site_of
+    from hpcvlm.ops.site_files import site_of
 
     ctx = Context()
     site, _ = site_of(ctx)

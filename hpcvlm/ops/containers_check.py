@@ -23,7 +23,7 @@ from hpcvlm.ops.containers_find import (
 )
 from hpcvlm.ops.containers_inspect import kept_entry, known_facts
 from hpcvlm.ops.context import Context
-from hpcvlm.ops.prepare import model_layers, site_of
+from hpcvlm.ops.site_files import model_layers, site_of
 from hpcvlm.plan.engine import in_range
 from hpcvlm.plan.engine_fit import fit_to_engine, gpu_age_issues
 from hpcvlm.plan.options import serve_options

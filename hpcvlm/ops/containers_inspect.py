@@ -18,7 +18,7 @@ from hpcvlm.doctor.commands import container
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.containers_find import SiteImage, find_image, in_files, look_at, store_of
 from hpcvlm.ops.context import Context
-from hpcvlm.ops.prepare import site_of
+from hpcvlm.ops.site_files import site_of
 from hpcvlm.site.schema import SiteSpec
 from hpcvlm.system.process import Completed
 

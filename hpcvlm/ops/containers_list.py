@@ -17,7 +17,7 @@ from hpcvlm.ops.containers_find import (
 )
 from hpcvlm.ops.containers_inspect import kept_entry, known_facts
 from hpcvlm.ops.context import Context
-from hpcvlm.ops.prepare import site_of
+from hpcvlm.ops.site_files import site_of
 from hpcvlm.site.schema import SiteSpec
 
 

@@ -23,7 +23,7 @@ from hpcvlm.ops.containers_inspect import (
 )
 from hpcvlm.ops.containers_order import DEFINITION, LOG, RESULT, SCRIPT, Order
 from hpcvlm.ops.context import Context
-from hpcvlm.ops.prepare import site_of
+from hpcvlm.ops.site_files import site_of
 from hpcvlm.system.files import make_private_folder, read_tail, read_text, write_atomically
 
 _LOG_TAIL = 200_000

@@ -24,7 +24,7 @@ from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.containers_find import SiteImage, find_image, in_files, look_at, store_of
 from hpcvlm.ops.containers_inspect import OnBytes, facts_of, nothing_said, read_digest
 from hpcvlm.ops.context import Context
-from hpcvlm.ops.prepare import site_of
+from hpcvlm.ops.site_files import site_of
 from hpcvlm.plan.model import Issue
 from hpcvlm.site.schema import SiteSpec
 

@@ -17,7 +17,7 @@ from hpcvlm.ops.doctor_node import look_on_node
 from hpcvlm.ops.doctor_slurm import look_at_site_in_slurm, look_at_slurm
 from hpcvlm.ops.doctor_storage import look_at_storage
 from hpcvlm.ops.local_engine import find_local_engine
-from hpcvlm.ops.prepare import site_of
+from hpcvlm.ops.site_files import site_of
 from hpcvlm.site.cluster import Cluster, parse_sinfo
 from hpcvlm.site.schema import SiteSpec
 from hpcvlm.slurm import commands

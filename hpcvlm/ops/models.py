@@ -11,7 +11,7 @@ from hpcvlm.catalog.load import Resolved, all_models, find_model, variants
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.caches import searched_caches
 from hpcvlm.ops.context import Context
-from hpcvlm.ops.prepare import model_layers, site_of
+from hpcvlm.ops.site_files import model_layers, site_of
 from hpcvlm.snapshots.hub import Snapshot, find_snapshot, snapshot_at
 
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([KMBT]?)", re.IGNORECASE)

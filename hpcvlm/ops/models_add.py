@@ -13,7 +13,7 @@ from hpcvlm.ops.caches import searched_caches
 from hpcvlm.ops.context import Context
 from hpcvlm.ops.model_entry import RepositoryFacts, model_entry
 from hpcvlm.ops.models import validate_file
-from hpcvlm.ops.prepare import model_layers, site_of
+from hpcvlm.ops.site_files import model_layers, site_of
 from hpcvlm.snapshots.hub import Snapshot, find_snapshot, snapshot_at
 from hpcvlm.snapshots.safetensors import read_header
 from hpcvlm.system.files import read_text, write_atomically

@@ -13,7 +13,7 @@ from hpcvlm.memory.gpus import GpuSpec, find_gpu
 from hpcvlm.memory.shapes import ModelShape
 from hpcvlm.ops.context import Context
 from hpcvlm.ops.models import in_cache
-from hpcvlm.ops.prepare import model_layers, site_of
+from hpcvlm.ops.site_files import model_layers, site_of
 from hpcvlm.plan.gpus import choose_gpus, gpu_candidates
 from hpcvlm.plan.memory import estimate_options, memory_fit, model_shape
 from hpcvlm.plan.model import MemoryFit

@@ -9,43 +9,26 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hpcvlm.catalog.load import Layer, Resolved, apply_settings, find_model
+from hpcvlm.catalog.load import Resolved, apply_settings, find_model
 from hpcvlm.catalog.schema import ModelSpec
 from hpcvlm.catalog.variants import SEPARATOR
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.context import Context
 from hpcvlm.ops.local_engine import find_local_engine
 from hpcvlm.ops.served_snapshot import served_snapshot
-from hpcvlm.ops.site_files import site_texts
+from hpcvlm.ops.site_files import model_layers, site_of
 from hpcvlm.plan.build import Surroundings, build_plan, check_request
 from hpcvlm.plan.engine import candidate_images
 from hpcvlm.plan.model import LaunchRequest, PlanResult
 from hpcvlm.render.script import Materials
-from hpcvlm.resources import data_root, shipped_models
+from hpcvlm.resources import data_root
 from hpcvlm.site.cluster import Cluster, parse_sinfo
-from hpcvlm.site.load import load_site
 from hpcvlm.site.schema import SiteSpec
 from hpcvlm.slurm import commands
-from hpcvlm.system.files import FolderOfTexts
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,47}")
 _SUFFIX_ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 _SUFFIX_LETTERS = 4
-
-
-def model_layers(ctx: Context) -> list[Layer]:
-    """The catalog's layers, lowest first: shipped, the site's, the user's."""
-    settings = ctx.settings
-    return [
-        Layer("shipped", FolderOfTexts(shipped_models())),
-        Layer("site", FolderOfTexts(settings.site_file.parent / "models")),
-        Layer("user", FolderOfTexts(settings.user_config / "models")),
-    ]
-
-
-def site_of(ctx: Context, settings: Sequence[str] = ()) -> tuple[SiteSpec, dict[str, str]]:
-    """The site as its files, the environment and settings describe it, and each value's source."""
-    return load_site(site_texts(ctx), settings, ctx.environment)
 
 
 def prepare(request: LaunchRequest, ctx: Context, site: SiteSpec | None = None) -> PlanResult:

@@ -8,7 +8,7 @@ from hpcvlm.catalog.load import apply_settings, find_model
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.caches import searched_caches, store_folder
 from hpcvlm.ops.context import Context
-from hpcvlm.ops.prepare import model_layers
+from hpcvlm.ops.site_files import model_layers
 
 __all__ = ["DEFAULT_REVISION", "Wanted", "searched_caches", "store_folder", "wanted_snapshot"]
 DEFAULT_REVISION = "main"
@@ -40,15 +40,24 @@ def wanted_snapshot(text: str, revision: str | None, ctx: Context) -> Wanted:
     Raises:
         HpcvlmError: ``model-unknown`` for a word that is neither a model nor a repository.
     """
+    is_repository = text.count("/") == 1 and all(text.split("/")) and ":" not in text
+    if is_repository and not _is_in_catalog(text, ctx):
+        return Wanted(text, revision or DEFAULT_REVISION)
     try:
         resolved = apply_settings(find_model(text, model_layers(ctx)), ())
     except HpcvlmError as error:
-        is_repository = text.count("/") == 1 and all(text.split("/")) and ":" not in text
         if error.code not in {"model-unknown", "model-ambiguous"} or not is_repository:
             raise
         return Wanted(text, revision or _agreed_revision(text, ctx))
     source = resolved.spec.snapshot
     return Wanted(source.repo, revision or source.revision, resolved.name)
+
+
+def _is_in_catalog(repo: str, ctx: Context) -> bool:
+    """Whether any model file holds the name; only then need the files be parsed."""
+    word = repo.casefold()
+    folders = [layer.folder for layer in model_layers(ctx)]
+    return any(word in (f.read(name) or "").casefold() for f in folders for name in f.names())
 
 
 def _agreed_revision(repo: str, ctx: Context) -> str:

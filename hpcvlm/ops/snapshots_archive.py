@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.context import Context
-from hpcvlm.ops.prepare import site_of
+from hpcvlm.ops.site_files import site_of
 from hpcvlm.ops.snapshot_names import searched_caches, store_folder, wanted_snapshot
 from hpcvlm.snapshots.archive.archive import (
     CHUNK,

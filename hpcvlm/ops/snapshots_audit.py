@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.context import Context
-from hpcvlm.ops.prepare import site_of
+from hpcvlm.ops.site_files import site_of
 from hpcvlm.ops.snapshot_names import searched_caches
 from hpcvlm.site.schema import SiteSpec
 from hpcvlm.snapshots.access import group_number

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.context import Context
-from hpcvlm.ops.prepare import model_layers, site_of
+from hpcvlm.ops.site_files import model_layers, site_of
 from hpcvlm.ops.snapshot_names import Wanted, searched_caches, wanted_snapshot
 from hpcvlm.ops.snapshots_ls import catalog_sources, user_name
 from hpcvlm.snapshots.listing.completeness import look_at

@@ -15,7 +15,7 @@ from hpcvlm.catalog.load import Layer
 from hpcvlm.catalog.variants import full_name, variants_of, with_variant
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.context import Context
-from hpcvlm.ops.prepare import model_layers, site_of
+from hpcvlm.ops.site_files import model_layers, site_of
 from hpcvlm.ops.snapshot_names import DEFAULT_REVISION, searched_caches
 from hpcvlm.ops.snapshot_uses import find_uses
 from hpcvlm.site.schema import SiteSpec

@@ -10,7 +10,7 @@ from pathlib import Path
 from hpcvlm.catalog.load import Layer, apply_settings, find_model
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.context import Context
-from hpcvlm.ops.prepare import model_layers, site_of
+from hpcvlm.ops.site_files import model_layers, site_of
 from hpcvlm.ops.snapshot_names import Wanted, store_folder, wanted_snapshot
 from hpcvlm.ops.snapshots_ls import catalog_sources
 from hpcvlm.resources import bundled_hub

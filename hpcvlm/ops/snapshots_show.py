@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.context import Context
-from hpcvlm.ops.prepare import site_of
+from hpcvlm.ops.site_files import site_of
 from hpcvlm.ops.snapshot_names import Wanted, searched_caches, wanted_snapshot
 from hpcvlm.ops.snapshots_ls import Described, Listed
 from hpcvlm.snapshots.listing.summary import summaries_of
