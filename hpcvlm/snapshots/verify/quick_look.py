@@ -17,7 +17,6 @@ from typing import NamedTuple, TypeVar
 
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.snapshots.manifest import OWN_FOLDER, KeptSizes, is_hash, read_rows, read_sizes
-from hpcvlm.snapshots.model import ListedFile
 from hpcvlm.snapshots.pull.needed_files import needed_files
 from hpcvlm.snapshots.safetensors import Shard, look_into
 from hpcvlm.snapshots.verify.findings import Finding
@@ -120,7 +119,7 @@ def _unread(
     sizes = {path: seen.size for path, seen in files.items()}
     sizes |= {path: size for path, size, _ in listing or ()}
     sizes |= {path: size for path, (size, _) in manifest.files.items()} if manifest else {}
-    _, left_out = needed_files(ListedFile(path, size, "") for path, size in sizes.items())
+    _, left_out = needed_files(SeenFile(path, "", size) for path, size in sizes.items())
     return frozenset(file.path for file in left_out)
 
 
