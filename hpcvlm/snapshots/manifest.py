@@ -106,11 +106,12 @@ def write_manifest(repository_folder: Path, manifest: Manifest) -> None:
     bad = [name for name in manifest.files if not is_safe_path(name)]
     if bad:
         raise HpcvlmError("manifest-unwritable", f"{path}: no name for a file: {bad[0]!r}")
-    files = {
-        name: {"size": kept.size, "sha256": kept.sha256, "hub_hash": kept.hub_hash}
-        for name, kept in sorted(manifest.files.items())
-    }
-    data = {
+    _write("manifest", repository_folder, path, manifest_data(manifest))
+
+
+def manifest_data(manifest: Manifest) -> dict[str, object]:
+    """A manifest as it is kept in JSON, in stores and in archives."""
+    return {
         "schema": SCHEMA,
         "repo": manifest.repo,
         "commit": manifest.commit,
@@ -118,9 +119,11 @@ def write_manifest(repository_folder: Path, manifest: Manifest) -> None:
         "created": manifest.created,
         "by": manifest.by,
         "source": manifest.source,
-        "files": files,
+        "files": {
+            name: {"size": kept.size, "sha256": kept.sha256, "hub_hash": kept.hub_hash}
+            for name, kept in sorted(manifest.files.items())
+        },
     }
-    _write("manifest", repository_folder, path, data)
 
 
 def manifest_digest(manifest: Manifest | KeptSizes) -> str:

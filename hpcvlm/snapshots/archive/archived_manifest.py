@@ -11,7 +11,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hpcvlm.errors import HpcvlmError
-from hpcvlm.snapshots.manifest import OWN_FOLDER, SCHEMA, is_safe_path, manifest_digest
+from hpcvlm.snapshots.manifest import (
+    OWN_FOLDER,
+    SCHEMA,
+    is_safe_path,
+    manifest_data,
+    manifest_digest,
+)
 from hpcvlm.snapshots.model import Manifest, ManifestFile
 
 MANIFEST_MEMBER = f"{OWN_FOLDER}/manifest.json"
@@ -26,21 +32,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 def manifest_bytes(manifest: Manifest) -> bytes:
     """A manifest as the archive's member, in the form that stores keep it in."""
-    files = {
-        path: {"size": kept.size, "sha256": kept.sha256, "hub_hash": kept.hub_hash}
-        for path, kept in sorted(manifest.files.items())
-    }
-    data = {
-        "schema": SCHEMA,
-        "repo": manifest.repo,
-        "commit": manifest.commit,
-        "digest": manifest_digest(manifest),
-        "created": manifest.created,
-        "by": manifest.by,
-        "source": manifest.source,
-        "files": files,
-    }
-    return (json.dumps(data, indent=1) + "\n").encode("ascii")
+    return (json.dumps(manifest_data(manifest), indent=1) + "\n").encode("ascii")
 
 
 def manifest_from(text: bytes) -> Manifest:
