@@ -74,8 +74,9 @@ def status(name: Name, as_json: options.Json = False) -> None:
     if endpoint is not None:
         lines |= {"url": endpoint.base_url, "key": endpoint.key_file}
         lines["ends"] = _left(row) or "not known"
-    if row.glance.state is not None and row.glance.state.staging is not None:
-        lines["weights"] = weights_text(row.glance.state.staging)
+    state = row.glance.state
+    if state is not None and state.staging is not None and state.phase != "ended":
+        lines["weights"] = weights_text(state.staging)
     data("\n".join(f"{key:<7} {value}" for key, value in lines.items()))
     if isinstance(row.verdict, Failed):
         from hpcvlm.cli.errors import show

@@ -35,7 +35,11 @@ def hpcvlm(tmp_path: Path) -> Iterator[Command]:
         "runtime": "podman",
         "gpu_flag": "",
         "binds": list(dict.fromkeys(binds)),
-        "environment": {"WORDS": "two words, $HOME `id` \"quoted\" 'too'"},
+        "environment": {
+            "WORDS": "two words, $HOME `id` \"quoted\" 'too'",
+            "JSON": '{"image": 2, "sizes": [1, 2]}',
+            "QUOTED": '"as it is" # no comment',
+        },
         "engines": [
             {
                 "version": "0.32.0",
@@ -76,7 +80,11 @@ def test_an_endpoint_in_podman_from_launch_to_stop(hpcvlm: Command) -> None:
     )
     environment = json.loads(inspected.stdout)
     assert "WORDS=two words, $HOME `id` \"quoted\" 'too'" in environment
+    assert 'JSON={"image": 2, "sizes": [1, 2]}' in environment
+    assert 'QUOTED="as it is" # no comment' in environment
     assert not [pair for pair in environment if pair.startswith("ECHO=")]
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    assert "two words, $HOME" not in listed.stdout
     key = (hpcvlm.state / "jobs" / "mine" / "key").read_text().strip()
     assert key not in inspected.stdout
     assert hpcvlm("stop", "mine").code == 0
