@@ -18,7 +18,7 @@ from hpcvlm.cli.snapshots_ls import ago, json_text, moment, printable
 if TYPE_CHECKING:
     from hpcvlm.ops.snapshots_prune import Prepared
     from hpcvlm.snapshots.prune.delete import Outcome
-    from hpcvlm.snapshots.prune.plan import Kept, Row
+    from hpcvlm.snapshots.prune.model import Kept, Row
 
 _SHORT = 12
 _MOST_KEPT = 20

@@ -19,15 +19,8 @@ from hpcvlm.snapshots.listing.summary import keeps_access_times
 from hpcvlm.snapshots.lock import lock_path, read_lock
 from hpcvlm.snapshots.model import StoredRepository, Uses
 from hpcvlm.snapshots.prune.delete import Outcome, delete, links_problem, other_names, trash_bytes
-from hpcvlm.snapshots.prune.plan import (
-    DAY_S,
-    Circumstances,
-    Policy,
-    PrunePlan,
-    Row,
-    plan_prune,
-    protection,
-)
+from hpcvlm.snapshots.prune.model import DAY_S, Circumstances, Policy, PrunePlan, Row
+from hpcvlm.snapshots.prune.plan import plan_prune, protection
 from hpcvlm.snapshots.store import cache_problem, distinct, matching, scan_caches
 
 # How old the answer to "what is in use" may be when something is deleted.

@@ -23,7 +23,8 @@ from hpcvlm.snapshots.prune.delete import (
     other_names,
     trash_bytes,
 )
-from hpcvlm.snapshots.prune.plan import Circumstances, Kept, Policy, PrunePlan, Row, plan_prune
+from hpcvlm.snapshots.prune.model import Circumstances, Kept, Policy, PrunePlan, Row
+from hpcvlm.snapshots.prune.plan import plan_prune
 from hpcvlm.snapshots.store import scan_cache
 from tests.command import ROOT
 from tests.hub_stand_in import HubStandIn
@@ -558,7 +559,8 @@ import sys
 import time
 from pathlib import Path
 from hpcvlm.snapshots.prune.delete import delete
-from hpcvlm.snapshots.prune.plan import Circumstances, Policy, plan_prune
+from hpcvlm.snapshots.prune.model import Circumstances, Policy
+from hpcvlm.snapshots.prune.plan import plan_prune
 from hpcvlm.snapshots.store import scan_cache
 
 cache, until = map(Path, sys.argv[1:])

@@ -31,7 +31,8 @@ from hpcvlm.snapshots.file_locks import (
 )
 from hpcvlm.snapshots.manifest import OWN_FOLDER, listing_path, manifest_path
 from hpcvlm.snapshots.model import StoredSnapshot
-from hpcvlm.snapshots.prune.plan import DAY_S, UNREFERENCED, Row, last_use
+from hpcvlm.snapshots.prune.model import DAY_S, UNREFERENCED, Row
+from hpcvlm.snapshots.prune.plan import last_use
 from hpcvlm.snapshots.prune.references import Inode
 from hpcvlm.snapshots.store import scan_repository
 
