@@ -6,11 +6,9 @@ from typing import NamedTuple
 
 from hpcvlm.catalog.load import apply_settings, find_model
 from hpcvlm.errors import HpcvlmError
-from hpcvlm.ops.caches import searched_caches, store_folder
 from hpcvlm.ops.context import Context
 from hpcvlm.ops.site_files import model_layers
 
-__all__ = ["DEFAULT_REVISION", "Wanted", "searched_caches", "store_folder", "wanted_snapshot"]
 DEFAULT_REVISION = "main"
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hpcvlm.errors import HpcvlmError
+from hpcvlm.ops.caches import searched_caches, store_folder
 from hpcvlm.ops.context import Context
 from hpcvlm.ops.site_files import site_of
-from hpcvlm.ops.snapshot_names import searched_caches, store_folder, wanted_snapshot
+from hpcvlm.ops.snapshot_names import wanted_snapshot
 from hpcvlm.snapshots.archive.archive import (
     CHUNK,
     Contents,

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hpcvlm.errors import HpcvlmError
+from hpcvlm.ops.caches import searched_caches
 from hpcvlm.ops.context import Context
 from hpcvlm.ops.site_files import site_of
-from hpcvlm.ops.snapshot_names import searched_caches
 from hpcvlm.site.schema import SiteSpec
 from hpcvlm.snapshots.access import group_number
 from hpcvlm.snapshots.audit.audit import Access, Rule, audit_cache

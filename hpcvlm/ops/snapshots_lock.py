@@ -11,9 +11,10 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from hpcvlm.errors import HpcvlmError
+from hpcvlm.ops.caches import searched_caches
 from hpcvlm.ops.context import Context
 from hpcvlm.ops.site_files import model_layers, site_of
-from hpcvlm.ops.snapshot_names import Wanted, searched_caches, wanted_snapshot
+from hpcvlm.ops.snapshot_names import Wanted, wanted_snapshot
 from hpcvlm.ops.snapshots_ls import catalog_sources, user_name
 from hpcvlm.snapshots.listing.completeness import look_at
 from hpcvlm.snapshots.lock import approval_of, lock_path, read_lock, update_lock

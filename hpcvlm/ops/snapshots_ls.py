@@ -14,9 +14,10 @@ from typing import Literal
 from hpcvlm.catalog.load import Layer
 from hpcvlm.catalog.variants import full_name, variants_of, with_variant
 from hpcvlm.errors import HpcvlmError
+from hpcvlm.ops.caches import searched_caches
 from hpcvlm.ops.context import Context
 from hpcvlm.ops.site_files import model_layers, site_of
-from hpcvlm.ops.snapshot_names import DEFAULT_REVISION, searched_caches
+from hpcvlm.ops.snapshot_names import DEFAULT_REVISION
 from hpcvlm.ops.snapshot_uses import find_uses
 from hpcvlm.site.schema import SiteSpec
 from hpcvlm.snapshots.listing.summary import OnProgress, Summary, disk_use, summarise

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcvlm.errors import HpcvlmError
+from hpcvlm.ops.caches import searched_caches
 from hpcvlm.ops.context import Context
 from hpcvlm.ops.site_files import model_layers, site_of
-from hpcvlm.ops.snapshot_names import searched_caches, wanted_snapshot
+from hpcvlm.ops.snapshot_names import wanted_snapshot
 from hpcvlm.ops.snapshot_uses import find_uses
 from hpcvlm.ops.snapshots_ls import catalog_sources, user_name
 from hpcvlm.snapshots.file_locks import is_downloading

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from hpcvlm.catalog.load import Layer, apply_settings, find_model
 from hpcvlm.errors import HpcvlmError
+from hpcvlm.ops.caches import store_folder
 from hpcvlm.ops.context import Context
 from hpcvlm.ops.site_files import model_layers, site_of
-from hpcvlm.ops.snapshot_names import Wanted, store_folder, wanted_snapshot
+from hpcvlm.ops.snapshot_names import Wanted, wanted_snapshot
 from hpcvlm.ops.snapshots_ls import catalog_sources
 from hpcvlm.resources import bundled_hub
 from hpcvlm.site.schema import SiteSpec

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcvlm.errors import HpcvlmError
+from hpcvlm.ops.caches import searched_caches
 from hpcvlm.ops.context import Context
 from hpcvlm.ops.site_files import site_of
-from hpcvlm.ops.snapshot_names import Wanted, searched_caches, wanted_snapshot
+from hpcvlm.ops.snapshot_names import Wanted, wanted_snapshot
 from hpcvlm.ops.snapshots_ls import Described, Listed
 from hpcvlm.snapshots.listing.summary import summaries_of
 from hpcvlm.snapshots.model import StoredRepository, StoredSnapshot

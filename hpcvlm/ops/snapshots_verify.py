@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from hpcvlm.catalog.load import apply_settings, find_model
 from hpcvlm.errors import HpcvlmError
+from hpcvlm.ops.caches import searched_caches
 from hpcvlm.ops.context import Context
 from hpcvlm.ops.site_files import model_layers, site_of
-from hpcvlm.ops.snapshot_names import Wanted, searched_caches, wanted_snapshot
+from hpcvlm.ops.snapshot_names import Wanted, wanted_snapshot
 from hpcvlm.resources import bundled_hub
 from hpcvlm.site.schema import SiteSpec
 from hpcvlm.snapshots.hub import repository_folder_name
