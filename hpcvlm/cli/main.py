@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -26,6 +27,12 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "env": ("endpoints", "env"),
     "snippet": ("endpoints", "snippet"),
     "stop": ("endpoints", "stop"),
+    "why": ("why", "why"),
+    "connect": ("connect", "connect"),
+    "extend": ("extend", "extend"),
+    "usage": ("usage", "usage"),
+    "cleanup": ("cleanup", "cleanup"),
+    "rotate-key": ("keys", "rotate_key"),
     "demo": ("smoke", "demo"),
     "doctor": ("doctor", "doctor"),
 }
@@ -64,7 +71,7 @@ def make_app(only: str = "") -> typer.Typer:
     )
     made.callback()(_root)
     for name, (module, function) in _COMMANDS.items():
-        if _wanted(name, only):
+        if _wanted(name, only) and importlib.util.find_spec(f"hpcvlm.cli.{module}"):
             command: Callable[..., None] = getattr(_load(module), function)
             made.command(name)(command)
     for name in _GROUPS:

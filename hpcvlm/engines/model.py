@@ -11,3 +11,25 @@ class LogMarker:
 
     text: str
     phase: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityMetrics:
+    """What an engine calls the metrics that tell whether anybody uses it.
+
+    Attributes:
+        running: gauge: requests being answered.
+        waiting: gauge: requests that wait.
+        finished: counter: requests that were answered.
+        prompt_tokens: counter: tokens taken in.
+        generation_tokens: counter: tokens given.
+    """
+
+    running: str
+    waiting: str
+    finished: str
+    prompt_tokens: str
+    generation_tokens: str
+
+
+NO_METRICS = ActivityMetrics("", "", "", "", "")

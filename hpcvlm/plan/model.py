@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from hpcvlm.engines.model import LogMarker
+from hpcvlm.engines.model import NO_METRICS, ActivityMetrics, LogMarker
 
 if TYPE_CHECKING:
     from hpcvlm.memory.advice import Advice
@@ -33,6 +33,11 @@ class LaunchRequest:
     engine_version: str | None = None
     settings: tuple[str, ...] = ()
     engine_arguments: tuple[str, ...] = ()
+    listen: str | None = None
+    keep: str | None = None
+    idle: str | None = None
+    restarts: int | None = None
+    lease_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +186,48 @@ class PlannedPrefetch:
     part_bytes: int = PART_BYTES
 
 
+class PlannedNotify(NamedTuple):
+    """Who is told what becomes of the endpoint; done by the job itself.
+
+    Attributes:
+        events: which of ``ready``, ``failed``, ``expiring``, ``ended``.
+        command: argument list of a program of the node; what happened is in its environment.
+        webhook_file: a file, readable by its owner alone, that holds the address that JSON is
+            posted to.
+        mail_to: an address for the node's ``mail`` command.
+    """
+
+    events: tuple[str, ...]
+    command: tuple[str, ...] = ()
+    webhook_file: str | None = None
+    mail_to: str | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LaunchPlan:
-    """Everything that one job will do, decided; rendering adds nothing to it."""
+    """Everything that one job will do, decided; rendering adds nothing to it.
+
+    Attributes:
+        name: of this job; also of its folder.
+        endpoint: what the user calls the endpoint: `name`, but for a successor.
+        generation: 1 for the first job of an endpoint, 2 for its successor, and so on.
+        predecessor: job folder of the job that this one takes over from.
+        keep_s: seconds from the first submission until which successors are queued; None for one
+            job without a successor.
+        overlap_s: seconds before the end of a job at which its successor may begin.
+        listen: ``node`` (every interface), ``loopback`` or ``socket`` (a Unix socket in a private
+            folder of the node).
+        idle_s: the job ends when no request ran for so long; None for never.
+        restarts: how often the engine is started again after it was ready, and how often Slurm
+            may requeue the job.
+        lease_s: the job ends when the file ``lease`` in its folder was not touched for so long;
+            None where nobody has to.
+        drain_grace_s: seconds for which a job that was taken over from still takes new requests.
+        drain_timeout_s: seconds after which requests that still run are given up.
+        hang_timeout_s: seconds without an answer after which an engine counts as hung.
+        warn_before_s: seconds before the end at which the job warns.
+        activity: names of the engine's metrics.
+    """
 
     hpcvlm_version: str
     name: str
@@ -220,6 +264,21 @@ class LaunchPlan:
     sources: dict[str, str] = field(default_factory=dict)
     staging: PlannedStaging | None = None
     prefetch: PlannedPrefetch | None = None
+    endpoint: str = ""
+    generation: int = 1
+    predecessor: str | None = None
+    keep_s: int | None = None
+    overlap_s: int = 0
+    listen: str = "node"
+    idle_s: int | None = None
+    restarts: int = 0
+    lease_s: int | None = None
+    drain_grace_s: int = 30
+    drain_timeout_s: int = 600
+    hang_timeout_s: int = 300
+    warn_before_s: tuple[int, ...] = (1800, 600)
+    notify: PlannedNotify | None = None
+    activity: ActivityMetrics = NO_METRICS
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

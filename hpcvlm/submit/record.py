@@ -28,6 +28,16 @@ class JobRecord:
         notes: what was changed or taken for meant while it was planned.
         repo: repository of the snapshot that it serves; empty where an earlier version wrote this.
         commit: of the snapshot that it serves.
+        endpoint: what the user calls the endpoint; `name`, but for a successor.
+        generation: 1 for the first job of an endpoint, 2 for its successor, and so on.
+        requeue: whether Slurm may put the job back into its queue.
+        restarts: how often the engine may be started again.
+        idle_s: seconds without a request after which the job ends itself; None for never.
+        keep_until: seconds since the epoch until which the endpoint was asked to be kept by
+            successors; None for a job without any.
+        listen: ``node``, ``loopback`` or ``socket``.
+
+    A record whose `job_id` is empty stands for a submission whose outcome nobody knows yet.
     """
 
     schema: int
@@ -52,6 +62,18 @@ class JobRecord:
     notes: tuple[str, ...] = ()
     repo: str = ""
     commit: str = ""
+    endpoint: str = ""
+    generation: int = 1
+    requeue: bool = False
+    restarts: int = 0
+    idle_s: int | None = None
+    keep_until: float | None = None
+    listen: str = "node"
+
+    @property
+    def shown_name(self) -> str:
+        """What the user calls the endpoint."""
+        return self.endpoint or self.name
 
 
 _FIELDS = {field.name for field in dataclasses.fields(JobRecord)}

@@ -48,6 +48,9 @@ class JobState:
         ends: seconds since the epoch at which Slurm will end the job, None where it does not say.
         phases: when each phase began.
         staging: how the weights came closer; None where nobody asked for it, or not yet.
+        proof: what the engine has answered for the job: ``image``, ``text``, or empty before that.
+        socket: path of the Unix socket on the node, where it listens on one.
+        engine_restarts: how often the engine was started again in this run of the job.
     """
 
     phase: str
@@ -62,6 +65,9 @@ class JobState:
     restarts: int
     phases: dict[str, float] = field(default_factory=dict)
     staging: StagingState | None = None
+    proof: str = ""
+    socket: str | None = None
+    engine_restarts: int = 0
 
 
 def parse_state(text: str) -> JobState | None:
@@ -81,6 +87,9 @@ def parse_state(text: str) -> JobState | None:
             restarts=int(data.get("restarts", 0)),
             phases={str(key): float(value) for key, value in data.get("phases", {}).items()},
             staging=_staging(data.get("staging")),
+            proof=str(data.get("proof", "")),
+            socket=None if data.get("socket") is None else str(data["socket"]),
+            engine_restarts=int(data.get("engine_restarts", 0)),
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -1,0 +1,1 @@
+"""Why an endpoint failed: signatures, evidence, remedies that compute. Pure."""

@@ -1,0 +1,1 @@
+"""How an endpoint is reached from elsewhere: a local relay, and ssh that is supervised."""
