@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -128,6 +130,8 @@ class RunningJob:
         *,
         environment: Mapping[str, str] | None = None,
         watch_argv: bool = False,
+        edit: Callable[[str], str] = str,
+        user: int | None = None,
     ) -> Self:
         """Write the script, and nothing else, and run it.
 
@@ -136,11 +140,16 @@ class RunningJob:
             tmp: a folder of its own, which need not be there.
             environment: what it finds besides a PATH and a home.
             watch_argv: whether the command lines of its processes are kept.
+            edit: changes the script, for what no plan says.
+            user: number of the user it runs as; ours where there is none.
         """
         tmp.mkdir(parents=True)
         script = tmp / "job.sbatch"
-        script.write_text(render_job(plan, materials()).script, encoding="utf-8")
+        script.write_text(edit(render_job(plan, materials()).script), encoding="utf-8")
         (tmp / "scratch").mkdir()
+        if user is not None:
+            for path in (tmp, script, tmp / "scratch"):
+                os.chown(path, user, user)
         mark = uuid.uuid4().hex
         variables = {
             "PATH": os.environ["PATH"],
@@ -159,6 +168,8 @@ class RunningJob:
                 stderr=said,
                 text=True,
                 start_new_session=True,
+                user=user,
+                extra_groups=None if user is None else (),
             )
         job = cls(Path(plan.folder), tmp, process, mark)
         looks = [job._look_at_state, job._look_at_argvs] if watch_argv else [job._look_at_state]
@@ -189,6 +200,62 @@ class RunningJob:
         """state.json."""
         loaded: dict[str, Any] = json.loads((self.folder / "state.json").read_text())
         return loaded
+
+    @property
+    def activity(self) -> dict[str, Any]:
+        """activity.json; empty while there is none."""
+        try:
+            text = (self.folder / "activity.json").read_text()
+        except FileNotFoundError:
+            return {}
+        loaded: dict[str, Any] = json.loads(text)
+        return loaded
+
+    @property
+    def events(self) -> list[tuple[str, str]]:
+        """Names and texts of events.log."""
+        try:
+            lines = (self.folder / "events.log").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        words = (line.split(" ", 2) for line in lines)
+        return [(name, text) for _, name, text in words]
+
+    def request(
+        self, path: str, body: object = None, *, key: str | None = None, timeout_s: float = 20.0
+    ) -> tuple[int, dict[str, str], Any]:
+        """Ask its engine as a client does: status, headers in small letters, JSON or text.
+
+        Args:
+            path: with its slash.
+            body: posted as JSON, where there is one.
+            key: used instead of the one in its folder.
+            timeout_s: for connecting, and for every read.
+        """
+        state = self.state
+        key = key or (self.folder / "key").read_text().strip()
+        connection = http.client.HTTPConnection("127.0.0.1", state["port"], timeout=timeout_s)
+        if state["socket"]:
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.settimeout(timeout_s)
+            connection.sock.connect(state["socket"])
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        text = None if body is None else json.dumps(body)
+        try:
+            connection.request("GET" if text is None else "POST", path, text, headers)
+            reply = connection.getresponse()
+            said = reply.read().decode()
+        finally:
+            connection.close()
+        found = {name.lower(): value for name, value in reply.getheaders()}
+        kind = found.get("content-type", "")
+        return reply.status, found, json.loads(said) if "json" in kind else said
+
+    def chat(self, text: str = "hello", **options: Any) -> tuple[int, dict[str, str], Any]:
+        """One text question."""
+        content = [{"type": "text", "text": text}]
+        body = {"model": "tiny-vlm", "messages": [{"role": "user", "content": content}]}
+        return self.request("/v1/chat/completions", body, **options)
 
     @property
     def phases(self) -> list[str]:
@@ -257,7 +324,7 @@ class RunningJob:
     def _look_at_state(self) -> None:
         try:
             text = (self.folder / "state.json").read_text()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         try:
             json.loads(text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from hpcvlm.engines.model import LogMarker
+from hpcvlm.engines.model import ActivityMetrics, LogMarker
 
 GUARD_MODULE = "hpcvlm_guard"
 GUARD_CLASS = f"{GUARD_MODULE}.KeyGuard"
@@ -40,6 +40,16 @@ LOG_MARKERS = (
 )
 
 PORT_TAKEN = "Address already in use"
+
+# In /metrics of every release read, 0.9.1 to 0.33.0, under the same names: vllm/engine/metrics.py
+# and vllm/v1/metrics/loggers.py. Counters have the suffix that Prometheus' client adds.
+_METRICS = ActivityMetrics(
+    running="vllm:num_requests_running",
+    waiting="vllm:num_requests_waiting",
+    finished="vllm:request_success_total",
+    prompt_tokens="vllm:prompt_tokens_total",
+    generation_tokens="vllm:generation_tokens_total",
+)
 
 
 def flag(name: str, value: object) -> list[str]:
@@ -103,3 +113,15 @@ def environment(
         "PYTHONPATH": payloads,
         "HPCVLM_KEY_FILE": key_file,
     }
+
+
+def activity_metrics(version: str) -> ActivityMetrics:
+    """What a version calls the metrics that tell whether anybody uses it.
+
+    Args:
+        version: of vLLM. No release from 0.9.1 to 0.33.0 has another name for any of them, so
+            that an unknown version gets the same ones; a job never takes a server for idle whose
+            metrics lack them.
+    """
+    del version
+    return _METRICS

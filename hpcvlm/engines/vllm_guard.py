@@ -1,9 +1,13 @@
 """The door of a vLLM server: every path needs the job's key, except GET or HEAD /health.
 
 vLLM's own --api-key leaves /metrics, /invocations, /tokenize and others open. A job writes this
-file as ``hpcvlm_guard.py`` beside its script, puts that folder on PYTHONPATH and starts the server
-with ``--middleware hpcvlm_guard.KeyGuard``. It runs inside the engine's container: standard
-library only, Python 3.9 or newer, nothing from hpcvlm.
+file as ``hpcvlm_guard.py`` into its folder ``payloads``, puts that folder on PYTHONPATH and starts
+the server with ``--middleware hpcvlm_guard.KeyGuard``. It runs inside the engine's container:
+standard library only, Python 3.9 or newer, nothing from hpcvlm.
+
+Beside itself it finds what the job tells it while it runs: ``key``, a key that replaces the first,
+and ``draining``, whose first word is ``grace`` (clients are asked to come back by a new
+connection) or ``refuse`` (new requests get 503).
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import hmac
 import json
 import os
 import stat
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -29,17 +34,32 @@ REFUSAL = {
         "code": "invalid_api_key",
     }
 }
+BUSY = {
+    "error": {
+        "message": "This server is ending: send the request again.",
+        "type": "service_unavailable",
+        "param": None,
+        "code": "draining",
+    }
+}
 WEBSOCKET_POLICY_VIOLATION = 1008
+WEBSOCKET_TRY_AGAIN_LATER = 1013
+KEY_LOOK_S = 1.0
+DRAINING_LOOK_S = 0.25
+IN_FLIGHT = b"x-hpcvlm-in-flight"
 VISIBLE_ASCII = bytes(range(ord("!"), ord("~") + 1))
 
 
-def read_key() -> bytes:
-    """The key in the file that HPCVLM_KEY_FILE names.
+def read_key(name: str = "") -> bytes:
+    """The key in a file.
+
+    Args:
+        name: of the file; the one that HPCVLM_KEY_FILE names when it is empty.
 
     Raises:
         RuntimeError: there is no such file, others may read it, or it holds no usable key.
     """
-    name = os.environ.get(KEY_FILE, "")
+    name = name or os.environ.get(KEY_FILE, "")
     if not name:
         raise RuntimeError(f"{KEY_FILE} is not set: the server does not start without a key")
     try:
@@ -64,18 +84,76 @@ class KeyGuard:
 
     def __init__(self, app: App) -> None:
         self.app = app
+        here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - see the key
+        # A container sees the key file as it was when the container started, and what comes later
+        # into a folder; so the job puts a key that replaces the first beside this file.
+        self._key_files = {
+            name: _signature(name)
+            for name in (os.environ.get(KEY_FILE, ""), os.path.join(here, "key"))  # noqa: PTH118
+        }
         self._key = read_key()
+        self._draining_file = os.path.join(here, "draining")  # noqa: PTH118
+        self._draining = ""
+        self._key_looked = self._draining_looked = time.monotonic()
+        self._in_flight = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it without reading its body."""
         kind = scope["type"]
-        if kind == "lifespan" or _is_health(scope) or self._shows_key(scope):
+        if kind == "lifespan":
             await self.app(scope, receive, send)
-        elif kind == "websocket":
-            # Closed before it is accepted: the client gets HTTP 403.
-            await send({"type": "websocket.close", "code": WEBSOCKET_POLICY_VIOLATION})
+            return
+        self._look()
+        if _is_read_of(scope, "/health"):
+            await self.app(scope, receive, send)
+        elif not self._shows_key(scope):
+            # Closed before it is accepted: the client of a websocket gets HTTP 403.
+            await _refuse(kind, send, 401, REFUSAL, WEBSOCKET_POLICY_VIOLATION)
+        elif _is_read_of(scope, "/metrics"):
+            await self.app(scope, receive, self._counting(send))
+        elif self._draining == "refuse":
+            await _refuse(kind, send, 503, BUSY, WEBSOCKET_TRY_AGAIN_LATER)
         else:
-            await _refuse(send)
+            self._in_flight += 1
+            try:
+                await self.app(scope, receive, self._closing(send))
+            finally:
+                self._in_flight -= 1
+
+    def _look(self) -> None:
+        """Whether there is another key, and whether the server is to drain; seldom, as it costs."""
+        now = time.monotonic()
+        if now - self._key_looked >= KEY_LOOK_S:
+            self._key_looked = now
+            for name, known in self._key_files.items():
+                found = _signature(name)
+                if found != known:
+                    self._key_files[name] = found
+                    self._take_key(name)
+        if now - self._draining_looked >= DRAINING_LOOK_S:
+            self._draining_looked = now
+            try:
+                with open(self._draining_file, encoding="ascii") as stream:  # noqa: PTH123
+                    self._draining = stream.read(100).strip()
+            except (OSError, ValueError):
+                self._draining = ""
+
+    def _take_key(self, name: str) -> None:
+        """The key of a file that has changed; without a usable one the old key stays."""
+        try:
+            self._key = read_key(name)
+        except RuntimeError:
+            return
+
+    def _closing(self, send: Send) -> Send:
+        """While the server drains, its connections end with their answer."""
+        if not self._draining:
+            return send
+        return _with_header(send, b"connection", b"close")
+
+    def _counting(self, send: Send) -> Send:
+        """Requests that have come in and are not yet answered; the engine's metrics start later."""
+        return _with_header(self._closing(send), IN_FLIGHT, str(self._in_flight).encode())
 
     def _shows_key(self, scope: Message) -> bool:
         authorization = _values(scope, b"authorization")
@@ -89,29 +167,54 @@ class KeyGuard:
         return any(hmac.compare_digest(candidate, self._key) for candidate in shown)
 
 
+def _signature(name: str) -> tuple[int, ...]:
+    """What changes when a file is replaced or written to; empty when there is none."""
+    try:
+        found = os.stat(name)  # noqa: PTH116 - as little as possible runs for every request
+    except OSError:
+        return ()
+    return (found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _with_header(send: Send, name: bytes, value: bytes) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            others = [pair for pair in message.get("headers", ()) if pair[0].lower() != name]
+            message = {**message, "headers": [*others, (name, value)]}
+        await send(message)
+
+    return sending
+
+
 def _values(scope: Message, name: bytes) -> list[bytes]:
     return [bytes(value) for header, value in scope.get("headers", ()) if header.lower() == name]
 
 
-def _is_health(scope: Message) -> bool:
-    """True for exactly this path as it stood in the request line: nothing decoded or tidied."""
+def _is_read_of(scope: Message, path: str) -> bool:
+    """True for reading exactly this path as it stood in the request line: nothing decoded."""
     return (
         scope["type"] == "http"
         and scope["method"] in ("GET", "HEAD")
-        and scope["path"] == "/health"
-        and (scope.get("raw_path") or b"/health") == b"/health"
+        and scope["path"] == path
+        and (scope.get("raw_path") or path.encode()) == path.encode()
     )
 
 
-async def _refuse(send: Send) -> None:
-    body = json.dumps(REFUSAL).encode()
+async def _refuse(kind: str, send: Send, status: int, said: object, websocket_code: int) -> None:
+    if kind == "websocket":
+        await send({"type": "websocket.close", "code": websocket_code})
+        return
+    body = json.dumps(said).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
-        (b"www-authenticate", b"Bearer"),
         (b"cache-control", b"no-store"),
     ]
-    await send({"type": "http.response.start", "status": 401, "headers": headers})
+    if status == 401:  # noqa: PLR2004 - HTTP's own numbers
+        headers.append((b"www-authenticate", b"Bearer"))
+    else:
+        headers += [(b"retry-after", b"1"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from hpcvlm.errors import HpcvlmError
+from hpcvlm.engines.model import ActivityMetrics
 from hpcvlm.plan.model import LaunchPlan
 from hpcvlm.render.model import JobFile, RenderedJob
+from hpcvlm.render.safe_values import refuse_unsafe
 
 if TYPE_CHECKING:
     from jinja2 import BytecodeCache, Template
 
 SCRIPT_NAME = "job.sbatch"
-STAGING_NAME = "staging.sh.j2"
 PLAN_NAME = "plan.json"
 READY_QUESTION = "What is shown in the image?"
 _ANSWER_TOKENS = 32
@@ -31,14 +31,13 @@ class Materials(NamedTuple):
         template: the Jinja2 text of templates/sbatch/single_node.sbatch.j2.
         guard: the source of the ASGI middleware that locks the server.
         picture_png: the picture that the job shows to the engine before it calls itself ready.
-        staging: the Jinja2 text of templates/sbatch/staging.sh.j2, which the template includes
-            where weights are copied to the node or read ahead.
+        parts: name and Jinja2 text of every templates/sbatch/*.sh.j2, which the template includes.
     """
 
     template: str
     guard: str
     picture_png: bytes
-    staging: str
+    parts: tuple[tuple[str, str], ...]
 
 
 def render_job(
@@ -55,7 +54,7 @@ def render_job(
         HpcvlmError: ``value-unsafe`` when a value cannot stand in a script at all.
     """
     data = dataclasses.asdict(plan)
-    _refuse_control_characters(data)
+    refuse_unsafe(data)
     payloads = {
         "guard": materials.guard.rstrip("\n"),
         "text": _chat(plan.served_name, READY_QUESTION, None),
@@ -63,8 +62,8 @@ def render_job(
         # As vLLM writes it in /v1/models: without blanks, and with letters as they are.
         "listed": f'"id":{json.dumps(plan.served_name, ensure_ascii=False)}',
     }
-    script = _template(materials.template, materials.staging, compiled).render(
-        plan=plan, payloads=payloads
+    script = _template(materials.template, materials.parts, compiled).render(
+        plan=plan, payloads=payloads, metrics=_counters(plan.activity)
     )
     text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
     return RenderedJob(
@@ -88,12 +87,26 @@ def _chat(model: str, question: str, picture: bytes | None) -> str:
     return json.dumps(body, ensure_ascii=True)
 
 
+def _counters(names: ActivityMetrics) -> list[tuple[str, str]]:
+    """Names of metrics, and what the script calls what it adds up from each."""
+    counters = (
+        (names.running, "running"),
+        (names.waiting, "waiting"),
+        (names.finished, "finished"),
+        (names.prompt_tokens, "prompt"),
+        (names.generation_tokens, "generation"),
+    )
+    return [(name, counter) for name, counter in counters if name]
+
+
 @cache
-def _template(text: str, staging: str, compiled: BytecodeCache | None) -> Template:
+def _template(
+    text: str, parts: tuple[tuple[str, str], ...], compiled: BytecodeCache | None
+) -> Template:
     from jinja2 import DictLoader, Environment, StrictUndefined
 
     environment = Environment(
-        loader=DictLoader({SCRIPT_NAME: text, STAGING_NAME: staging}),
+        loader=DictLoader({SCRIPT_NAME: text, **dict(parts)}),
         bytecode_cache=compiled,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -125,25 +138,3 @@ def sbatch_value(value: str) -> str:
         return value
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
-
-
-def _refuse_control_characters(plan: Mapping[str, object]) -> None:
-    """A newline or NUL could end a line or an argument; nothing legitimate holds one."""
-    for place, text in _strings("plan", plan):
-        if place.startswith("plan.sources") or min(text, default=" ") >= " ":
-            continue
-        raise HpcvlmError(
-            "value-unsafe",
-            f"{place.removeprefix('plan.')} holds a control character: {text!r}",
-            "write the value on one line, without tabs",
-        )
-
-
-def _strings(place: str, value: object) -> list[tuple[str, str]]:
-    if isinstance(value, str):
-        return [(place, value)]
-    if isinstance(value, Mapping):
-        return [pair for key, item in value.items() for pair in _strings(f"{place}.{key}", item)]
-    if isinstance(value, (list, tuple)):
-        return [pair for i, item in enumerate(value) for pair in _strings(f"{place}[{i}]", item)]
-    return []

@@ -83,7 +83,9 @@ def test_a_whole_life(tmp_path: Path, start: Start) -> None:
     assert (state["schema"], state["phase"], state["reason"]) == (1, "ready", "")
     assert 20000 <= state["port"] < 60000
     assert (state["host"], state["job_id"]) == (os.uname().nodename, str(job.process.pid))
-    assert (state["engine_exit"], state["ends"], state["restarts"]) == (None, None, 0)
+    assert (state["engine_exit"], state["socket"], state["proof"]) == (None, None, "image")
+    assert (state["restarts"], state["engine_restarts"]) == (0, 0)
+    assert state["ends"] == int(state["started"]) + plan.time_limit_s
     assert state["started"] == state["phases"]["allocated"]
     assert state["since"] == state["phases"]["ready"]
 

@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -23,7 +24,14 @@ from hpcvlm.catalog.load import Layer, apply_settings, find_model
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.prepare import materials
 from hpcvlm.plan.build import Surroundings, build_plan
-from hpcvlm.plan.model import LaunchPlan, LaunchRequest, PlannedSnapshot, SbatchOption, StagedFile
+from hpcvlm.plan.model import (
+    LaunchPlan,
+    LaunchRequest,
+    PlannedNotify,
+    PlannedSnapshot,
+    SbatchOption,
+    StagedFile,
+)
 from hpcvlm.render.script import render_job, sbatch_value
 from hpcvlm.resources import shipped_models
 from hpcvlm.site.load import load_site
@@ -111,6 +119,30 @@ SHAPES: dict[str, tuple[str, LaunchRequest, str]] = {
         "slurm",
     ),
 }
+# What plans of jobs that are kept, watched and told of say more than those above.
+KEPT: dict[str, Any] = {
+    "name": "golden~2",
+    "endpoint": "golden",
+    "generation": 2,
+    "predecessor": "/home/u/.hpcvlm/jobs/golden",
+    "idle_s": 1800,
+    "restarts": 3,
+    "lease_s": 90,
+    "notify": PlannedNotify(
+        ("ready", "failed", "expiring", "ended"),
+        ("/opt/site/tell", "it's $HOME"),
+        "/home/u/.config/hook",
+        "u@example.org",
+    ),
+}
+CHANGES: dict[str, dict[str, Any]] = {
+    "kept": KEPT,
+    "kept-on-socket": {**KEPT, "listen": "socket"},
+    "podman-on-socket": {"listen": "socket"},
+}
+SHAPES["kept"] = SHAPES["llama-3.2-11b-vision"]
+SHAPES["kept-on-socket"] = SHAPES["qwen2.5-vl-7b-strict-site"]
+SHAPES["podman-on-socket"] = SHAPES["podman"]
 # Shapes whose snapshot is on disk, with these files.
 FILES = (
     StagedFile("config.json", 1200, "a" * 64),
@@ -159,7 +191,8 @@ def plan_of(
 
 
 def shape(name: str) -> LaunchPlan:
-    return plan_of(*SHAPES[name], on_disk=name in ON_DISK)
+    plan = plan_of(*SHAPES[name], on_disk=name in ON_DISK)
+    return replace(plan, **CHANGES.get(name, {}))
 
 
 def script_of(plan: LaunchPlan) -> str:

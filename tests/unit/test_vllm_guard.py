@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import asyncio
 import importlib.util
+import itertools
 import json
 import sys
 from collections.abc import Awaitable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -265,6 +267,179 @@ def test_a_folder_is_no_key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_the_key_does_not_show_in_a_representation(key_file: Path) -> None:
     assert KEY not in repr(KeyGuard(Inner()))
+
+
+# ---- while it runs: another key, draining -----------------------------------------------------
+
+
+@pytest.fixture
+def payloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that the guard lies in, and a clock that goes 10 s at every look."""
+    folder = tmp_path / "payloads"
+    folder.mkdir()
+    monkeypatch.setattr(vllm_guard, "__file__", str(folder / "hpcvlm_guard.py"))
+    ticks = itertools.count(0.0, 10.0)
+    monkeypatch.setattr(vllm_guard, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    return folder
+
+
+def ask(guard: KeyGuard, method: str, path: str, *headers: Header) -> list[Message]:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    asyncio.run(guard(scope_of(method, path, *headers), receive, send))
+    return sent
+
+
+def bearer(key: str) -> Header:
+    return (b"authorization", f"Bearer {key}".encode())
+
+
+@pytest.fixture(params=["the key file", "beside the guard"])
+def new_key_file(request: pytest.FixtureRequest, key_file: Path, payloads: Path) -> Path:
+    return key_file if request.param == "the key file" else payloads / "key"
+
+
+def put(path: Path, text: str, mode: int = 0o600) -> None:
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.chmod(mode)
+    new.replace(path)
+
+
+def test_a_new_key_replaces_the_old_one(key_file: Path, new_key_file: Path) -> None:
+    guard = KeyGuard(Inner())
+    for key in ("hv-second", "hv-third!"):
+        put(new_key_file, f"{key}\n")
+        assert ask(guard, "GET", "/v1/models", bearer(key))[0]["status"] == 200
+        assert ask(guard, "GET", "/v1/models", BEARER)[0]["status"] == 401
+    assert key_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"), [("", 0o600), ("two words", 0o600), ("hv-open", 0o644), ("hv-open", 0o640)]
+)
+def test_a_new_key_that_is_none_leaves_the_old_one(
+    payloads: Path, new_key_file: Path, text: str, mode: int
+) -> None:
+    del payloads
+    guard = KeyGuard(Inner())
+    put(new_key_file, text, mode)
+    assert ask(guard, "GET", "/v1/models", BEARER)[0]["status"] == 200
+    assert ask(guard, "GET", "/v1/models", bearer(text or "x"))[0]["status"] == 401
+
+
+def test_a_key_file_that_is_gone_leaves_the_key(key_file: Path, payloads: Path) -> None:
+    del payloads
+    guard = KeyGuard(Inner())
+    key_file.unlink()
+    assert ask(guard, "GET", "/v1/models", BEARER)[0]["status"] == 200
+    put(key_file, "hv-second")
+    assert ask(guard, "GET", "/v1/models", BEARER)[0]["status"] == 401
+    assert ask(guard, "GET", "/v1/models", bearer("hv-second"))[0]["status"] == 200
+
+
+def test_files_are_looked_at_seldom(
+    key_file: Path, payloads: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm_guard, "time", SimpleNamespace(monotonic=lambda: 5.0))
+    guard = KeyGuard(Inner())
+    put(key_file, "hv-second")
+    (payloads / "draining").write_text("refuse\n")
+    assert ask(guard, "GET", "/v1/models", BEARER)[0]["status"] == 200
+    monkeypatch.setattr(vllm_guard, "time", SimpleNamespace(monotonic=lambda: 5.3))
+    assert ask(guard, "GET", "/v1/models", BEARER)[0]["status"] == 503
+    monkeypatch.setattr(vllm_guard, "time", SimpleNamespace(monotonic=lambda: 6.0))
+    assert ask(guard, "GET", "/v1/models", BEARER)[0]["status"] == 401
+
+
+def test_a_draining_server_closes_its_connections(key_file: Path, payloads: Path) -> None:
+    del key_file
+    guard = KeyGuard(Inner())
+    assert ask(guard, "POST", "/v1/chat/completions", BEARER)[0]["headers"] == []
+    (payloads / "draining").write_text("grace\n")
+    for method, path in (("POST", "/v1/chat/completions"), ("GET", "/metrics")):
+        start = ask(guard, method, path, BEARER)[0]
+        assert start["status"] == 200
+        assert (b"connection", b"close") in start["headers"]
+    (payloads / "draining").unlink()
+    assert ask(guard, "POST", "/v1/chat/completions", BEARER)[0]["headers"] == []
+
+
+def test_a_draining_server_refuses_what_is_new(key_file: Path, payloads: Path) -> None:
+    del key_file
+    inner = Inner()
+    guard = KeyGuard(inner)
+    (payloads / "draining").write_text("refuse\n")
+    start, body = ask(guard, "POST", "/v1/chat/completions", BEARER)
+    headers = dict(start["headers"])
+    assert start["status"] == 503
+    assert (headers[b"retry-after"], headers[b"connection"]) == (b"1", b"close")
+    assert int(headers[b"content-length"]) == len(body["body"])
+    error = json.loads(body["body"])["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert inner.scopes == []
+    # Who has no key learns nothing; health and metrics are the job's own.
+    assert ask(guard, "POST", "/v1/chat/completions")[0]["status"] == 401
+    assert ask(guard, "GET", "/metrics")[0]["status"] == 401
+    assert ask(guard, "GET", "/metrics", BEARER)[0]["status"] == 200
+    assert ask(guard, "GET", "/health")[0]["status"] == 200
+    assert ask(guard, "POST", "/metrics", BEARER)[0]["status"] == 503
+
+
+def test_metrics_tell_how_many_requests_are_in_flight(key_file: Path, payloads: Path) -> None:
+    del key_file, payloads
+    counts: list[bytes] = []
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/v1/chat/completions":
+            await count(receive)
+            if scope["method"] == "PUT":
+                raise ConnectionResetError
+        headers = [(b"x-hpcvlm-in-flight", b"99"), (b"x-other", b"1")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def count(receive: Receive) -> None:
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                assert (b"x-other", b"1") in message["headers"]
+                found = [v for k, v in message["headers"] if k == b"x-hpcvlm-in-flight"]
+                counts.extend(found)
+
+        await guard(scope_of("GET", "/metrics", BEARER), receive, send)
+
+    guard = KeyGuard(app)
+    ask(guard, "POST", "/v1/chat/completions", BEARER)
+    with pytest.raises(ConnectionResetError):
+        ask(guard, "PUT", "/v1/chat/completions", BEARER)
+    headers = ask(guard, "GET", "/metrics", BEARER)[0]["headers"]
+    assert counts == [b"1", b"1"]
+    assert [v for k, v in headers if k == b"x-hpcvlm-in-flight"] == [b"0"]
+
+
+def test_a_websocket_is_told_to_try_again_while_the_server_drains(
+    key_file: Path, payloads: Path
+) -> None:
+    del key_file
+    guard = KeyGuard(Inner())
+    (payloads / "draining").write_text("refuse\n")
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    scope: Message = {"type": "websocket", "path": "/v1/realtime", "headers": [BEARER]}
+    asyncio.run(guard(scope, receive, send))
+    assert sent == [{"type": "websocket.close", "code": 1013}]
 
 
 def load_as_the_server_does() -> None:
