@@ -1,1 +1,1 @@
-"""Why an endpoint failed: signatures, evidence, remedies that compute. Pure."""
+"""Why an endpoint failed or waits: signatures, evidence, remedies that compute. Pure."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 _LONGEST_LINE = 400
@@ -24,7 +24,11 @@ _PREFIX = re.compile(
     r"(?P<record>(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) "
     r"\d\d-\d\d \d\d:\d\d:\d\d\S* (?:\[[^\]]+\]|[\w.]+:\d+\]) ?)?"
 )
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
+# With what turns the direction of writing: nothing of it may reach the terminal of a reader.
+_CONTROL = re.compile(
+    r"\x1b\[[0-9;?]*[A-Za-z]"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
 _AFTER_BAR = re.compile(r"(?<=\])(?=slurmstepd\S*: error)")  # a progress bar ends without newline
 _ROUTINE_LEVELS = frozenset({"DEBUG", "INFO", "WARNING"})
 
@@ -37,6 +41,7 @@ _NOISE = re.compile(
     r"|^\[?W\d{3,4} |^(?:INFO|DEBUG)\s*:|\d+%[^%]*\d+/\d+ \[|^Retrying in |^Process [\w-]+:$"
 )
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)(?:: |$)")
+_BARE = re.compile(r"[A-Za-z_][\w.]*")
 _NAMED = re.compile(r"[A-Za-z_][\w.]*(?:: |:?$)")  # what a traceback ends with
 _LAST_WORDS = re.compile(
     r"^(?:FATAL|ERROR|CRITICAL)\s*:|^slurmstepd\S*: error|^srun: error|\berror: |^\[E\d"
@@ -76,10 +81,19 @@ class Weight(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One message of the log, its lines joined, without prefix."""
+    """One message of a log, its lines joined, without prefix.
+
+    Attributes:
+        text: the message.
+        weight: how much it says about the end.
+        line: number of its first line in its text, from 1.
+        log: which of the texts it is from, from 0.
+    """
 
     text: str
     weight: Weight
+    line: int = 0
+    log: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +102,7 @@ class _Line:
     process: str
     level: str
     body: str
+    number: int
 
 
 def shard_progress(log: str) -> tuple[int, int] | None:
@@ -107,34 +122,49 @@ def telling_lines(stdout: str, stderr: str, most: int = 6) -> list[str]:
     is the one that was worded for a reader. When no line looks like an error, the last lines are
     given.
     """
-    found = statements(stdout, stderr)
+    return [_cut(each.text) for each in telling((stdout, stderr), most)]
+
+
+def telling(logs: Sequence[str], most: int = 6) -> list[Statement]:
+    """As `telling_lines`, with the place of each.
+
+    Args:
+        logs: texts of logs, that of the engine's standard output first.
+        most: how many are given.
+    """
+    found = statements(*logs)
     causes = [each for each in found if each.weight <= Weight.RECORD]
     chosen = causes or [each for each in found if each.weight == Weight.CONSEQUENCE]
     if chosen:
-        ordered = sorted(chosen, key=lambda each: each.weight)
-        return distinct((each.text for each in ordered), most)
-    lines = [line.body for text in (stdout, stderr) for line in _lines(text)]
-    quiet = [line for line in lines if not (_NOISE.search(line) or line[:1].isspace())]
-    return list(dict.fromkeys(_cut(line.strip()) for line in quiet if line))[-most:]
+        return distinct(sorted(chosen, key=lambda each: each.weight), most)
+    lines = [(number, line) for number, text in enumerate(logs) for line in _lines(text)]
+    last: dict[str, Statement] = {}
+    for log, line in lines:
+        if line.body and not (_NOISE.search(line.body) or line.body[:1].isspace()):
+            text = _cut(line.body.strip())
+            last.setdefault(text, Statement(text, Weight.REMARK, line.number, log))
+    return list(last.values())[-most:]
 
 
-def statements(stdout: str, stderr: str) -> list[Statement]:
-    """Every message that may tell of a failure, in order, stdout's before stderr's.
+def statements(*logs: str) -> list[Statement]:
+    """Every message that may tell of a failure, in order, one log's after the other's.
 
     What vLLM itself calls information or a warning is left out, and so are tracebacks' frames.
     """
-    return [*_statements(stdout), *_statements(stderr)]
+    return [
+        replace(each, log=number) for number, log in enumerate(logs) for each in _statements(log)
+    ]
 
 
-def distinct(texts: Iterable[str], most: int) -> list[str]:
-    """The first texts that do not merely repeat one another, cut to a readable length."""
-    kept: list[str] = []
-    for text in texts:
-        if not any(_echoes(text, other) for other in kept):
-            kept.append(text)
+def distinct(found: Iterable[Statement], most: int) -> list[Statement]:
+    """The first statements that do not merely repeat one another, cut to a readable length."""
+    kept: list[Statement] = []
+    for each in found:
+        if not any(_echoes(each.text, other.text) for other in kept):
+            kept.append(each)
             if len(kept) == most:
                 break
-    return [_cut(text) for text in kept]
+    return [replace(each, text=_cut(each.text)) for each in kept]
 
 
 def _statements(log: str) -> Iterator[Statement]:
@@ -167,14 +197,24 @@ def _chains(lines: Sequence[_Line]) -> list[tuple[int, list[Statement]]]:
         elif _says_something(line):
             exception = (_NAMED if raised else _EXCEPTION).match(line.body) is not None
             text, index = _message(lines, start)
+            if exception and raised and _BARE.fullmatch(text):
+                text += _raised_by(lines, start)
             weight = _weight(text, exception=exception, record=_begins_record(lines, start))
             chain = last if exception and linked else []
             if not chain:
                 chains.append((start, chain))
-            chain.append(Statement(text, weight))
+            chain.append(Statement(text, weight, line.number))
             if exception:
                 last, linked, raised = chain, False, False
     return chains
+
+
+def _raised_by(lines: Sequence[_Line], start: int) -> str:
+    """The code that an exception without words came from; it stands above it, between frames."""
+    for line in reversed(lines[max(0, start - 2) : start]):
+        if line.body[:1].isspace() and not _FRAME.match(line.body):
+            return f": {line.body.strip()}"
+    return ""
 
 
 def _begins_record(lines: Sequence[_Line], start: int) -> bool:
@@ -225,23 +265,28 @@ def _goes_on(first: _Line, line: _Line) -> bool:
         and not body.endswith(_TRACEBACK)
         and not any(pattern.match(body) for pattern in (_LINK, _FRAME, _EXCEPTION))
         and not _NOISE.search(body)
-        and not _LAST_WORDS.search(body)
+        and (body[0].isspace() or not _LAST_WORDS.search(body))
     )
 
 
 def _lines(log: str) -> Iterator[_Line]:
-    """The log's lines, their prefix taken off, their indentation kept."""
-    for raw in _AFTER_BAR.sub("\n", log.replace("\r", "\n")).split("\n"):
-        line = _CONTROL.sub("", raw[:_LONGEST_READ])
-        prefix = _PREFIX.match(line)
-        end = prefix.end() if prefix else 0
-        parts = prefix.groupdict() if prefix else {}
-        yield _Line(
-            origin=line[:end],
-            process=parts.get("process") or "",
-            level=parts.get("level") or "",
-            body=line[end:].rstrip(),
-        )
+    """The log's lines, their prefix taken off, their indentation kept.
+
+    What a progress bar wrote over counts as a line of its own, with the number of the whole.
+    """
+    for number, whole in enumerate(log.split("\n"), start=1):
+        for raw in _AFTER_BAR.sub("\r", whole).split("\r"):
+            line = _CONTROL.sub("", raw[:_LONGEST_READ])
+            prefix = _PREFIX.match(line)
+            end = prefix.end() if prefix else 0
+            parts = prefix.groupdict() if prefix else {}
+            yield _Line(
+                origin=line[:end],
+                process=parts.get("process") or "",
+                level=parts.get("level") or "",
+                body=line[end:].rstrip(),
+                number=number,
+            )
 
 
 def _echoes(text: str, other: str) -> bool:

@@ -80,7 +80,10 @@ def test_it_is_valid_with_its_variants(file: Path) -> None:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_it_can_be_planned_and_rendered_without_a_problem(case: Case) -> None:
     result = planned(case)
-    assert [issue.sentence for issue in result.issues] == []
+    # Code of a repository is nobody's to review here: whoever launches the model must have.
+    code = [issue.code for issue in result.issues if issue.code == "remote-code"]
+    assert len(code) == bool(case.model.spec.custom_code)
+    assert [issue.sentence for issue in result.issues if issue.code not in code] == []
     # A flag is written for the version that the file prefers: nothing has to be translated.
     assert [note for note in result.notes if "became" in note] == []
     script = render_job(result.plan, materials()).script

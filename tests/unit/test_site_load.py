@@ -73,7 +73,7 @@ def test_a_mistake_names_its_file() -> None:
         load_site([("site", "/etc/site.yaml", SITE), ("user", "u.yaml", "\nlisten: everywhere\n")])
     assert caught.value.code == "file-invalid"
     assert caught.value.sentence == (
-        "u.yaml:2: listen: is 'everywhere' (expected one of 'node', 'loopback')"
+        "u.yaml:2: listen: is 'everywhere' (expected one of 'node', 'loopback', 'socket')"
     )
 
 
@@ -120,7 +120,7 @@ def test_null_in_the_environment_takes_a_key_away() -> None:
 def test_every_key_with_one_value_has_a_variable() -> None:
     values = {"executor": "local", "gpu_request": "gres", "runtime": "docker", "gpu_flag": "--rocm",
               "listen": "loopback", "cpus_per_gpu": "3", "memory_per_gpu": "7G",
-              "scratch_root": "$TMPDIR"}  # fmt: skip
+              "scratch_root": "$TMPDIR", "idle": "30m", "restarts": "2"}  # fmt: skip
     variables = scalar_variables()
     for name, (key, _) in variables.items():
         value = values.get(key, "1.10")
@@ -129,7 +129,7 @@ def test_every_key_with_one_value_has_a_variable() -> None:
         assert sources[key] == "environment"
     others = {"schema", "required", "gpu_types", "partitions", "sbatch", "modules", "engines",
               "hub_caches", "media_roots", "binds", "proxy", "notify", "environment", "store",
-              "staging", "images"}  # fmt: skip
+              "staging", "images", "keep", "media_domains"}  # fmt: skip
     assert {key for key, _ in variables.values()} == keys_of(SiteSpec).keys() - others
 
 
@@ -154,7 +154,8 @@ def test_every_key_with_one_value_has_a_variable() -> None:
             "HPCVLM_SITE_LISTEN",
             "everywhere",
             "file-invalid",
-            "HPCVLM_SITE_LISTEN: listen: is 'everywhere' (expected one of 'node', 'loopback')",
+            "HPCVLM_SITE_LISTEN: listen: is 'everywhere' "
+            "(expected one of 'node', 'loopback', 'socket')",
         ),
         (
             "HPCVLM_SITE_CPUS_PER_GPU",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,6 +35,17 @@ def test_the_command_lines() -> None:
     assert commands.sbatch("/jobs/a b/job.sbatch") == (
         "sbatch", "--parsable", "/jobs/a b/job.sbatch",
     )  # fmt: skip
+    assert commands.sbatch("job.sbatch", commands.after("7", 50)) == (
+        "sbatch", "--parsable", "--dependency=after:7+50", "job.sbatch",
+    )  # fmt: skip
+    assert commands.after("7", 0) == "after:7"
+    assert commands.squeue_folders() == (
+        "squeue", "--noheader", "--all", "--states=all", "--me", "--format=%i|%Z",
+    )  # fmt: skip
+    assert commands.sacct_folders(datetime(2026, 3, 1, 9, 5)) == (  # noqa: DTZ001
+        "sacct", "--noheader", "--parsable2", "--allocations",
+        "--starttime=2026-03-01T09:05:00", "--format=JobID,WorkDir",
+    )  # fmt: skip
     assert commands.sbatch_test("job.sbatch") == ("sbatch", "--test-only", "job.sbatch")
     assert commands.scancel("7") == ("scancel", "7")
     assert commands.scancel_term("7") == ("scancel", "--batch", "--signal=TERM", "7")
@@ -45,6 +58,10 @@ def test_each_format_has_a_name_for_each_field() -> None:
     assert count(commands.sinfo(), "|") == len(commands.SINFO_FIELDS)
     assert count(commands.squeue(["1"]), "|") == len(commands.SQUEUE_FIELDS)
     assert count(commands.sacct(["1"]), ",") == len(commands.SACCT_FIELDS)
+    assert count(commands.squeue_folders(), "|") == len(commands.FOLDER_FIELDS)
+    assert count(commands.sacct_folders(datetime.now().astimezone()), ",") == len(
+        commands.FOLDER_FIELDS
+    )
 
 
 def test_a_users_options_do_not_reach_slurm() -> None:

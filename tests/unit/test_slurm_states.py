@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hpcvlm.slurm.states import JobPhase, phase_of, reason_sentence, state_name
+from hpcvlm.slurm.reasons import reason_remedy, reason_sentence
+from hpcvlm.slurm.states import JobPhase, base_job_id, held_sentence, phase_of, state_name
+from tests.command import ROOT
 
 # squeue(1) of Slurm 22.05, "JOB STATE CODES", all of it.
 MANUAL = {
@@ -48,9 +50,17 @@ def test_every_state_of_the_manual_is_known_by_both_names(compact: str, name: st
         ("PENDING", JobPhase.PENDING),
         ("REQUEUE_HOLD", JobPhase.PENDING),
         ("SPECIAL_EXIT", JobPhase.PENDING),
-        ("CONFIGURING", JobPhase.RUNNING),
         ("RUNNING", JobPhase.RUNNING),
-        ("SUSPENDED", JobPhase.RUNNING),
+        ("SUSPENDED", JobPhase.SUSPENDED),
+        ("STOPPED", JobPhase.SUSPENDED),
+        ("CONFIGURING", JobPhase.STARTING),
+        ("POWER_UP_NODE", JobPhase.STARTING),
+        ("RESIZING", JobPhase.RUNNING),
+        ("SIGNALING", JobPhase.RUNNING),
+        ("EXPEDITING", JobPhase.ENDING),
+        ("UPDATE_DB", JobPhase.ENDING),
+        ("LAUNCH_FAILED", JobPhase.PENDING),
+        ("RECONFIG_FAIL", JobPhase.PENDING),
         ("COMPLETING", JobPhase.ENDING),
         ("STAGE_OUT", JobPhase.ENDING),
         ("COMPLETED", JobPhase.DONE),
@@ -76,7 +86,14 @@ def test_what_a_state_means(raw: str, phase: JobPhase) -> None:
 
 
 def test_only_a_final_phase_is_over() -> None:
-    going = {JobPhase.PENDING, JobPhase.RUNNING, JobPhase.ENDING, JobPhase.UNKNOWN}
+    going = {
+        JobPhase.PENDING,
+        JobPhase.STARTING,
+        JobPhase.RUNNING,
+        JobPhase.SUSPENDED,
+        JobPhase.ENDING,
+        JobPhase.UNKNOWN,
+    }
     assert {phase for phase in JobPhase if not phase.over} == going
 
 
@@ -118,3 +135,67 @@ def test_only_a_final_phase_is_over() -> None:
 )
 def test_why_a_job_is_pending(reason: str, sentence: str) -> None:
     assert reason_sentence(reason) == sentence
+
+
+REASONS = [
+    line
+    for line in (ROOT / "tests" / "data" / "slurm" / "reasons.txt").read_text().splitlines()
+    if not line.startswith("#")
+]
+
+
+def test_every_reason_of_three_versions_is_said_in_words() -> None:
+    assert len(REASONS) > 200
+    bare = [word for word in REASONS if reason_sentence(word) == word]
+    assert bare == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "state", "remedy"),
+    [
+        ("JobHeldUser", "PENDING", "scontrol release 7"),
+        ("JobHeldAdmin", "PENDING", "ask the site's admins"),
+        ("job requeued in held state", "PENDING", "scontrol release 7"),
+        ("None", "REQUEUE_HOLD", "scontrol release 7"),
+        ("", "SPECIAL_EXIT", "scontrol release 7"),
+        ("DependencyNeverSatisfied", "PENDING", "scancel 7"),
+        ("PartitionTimeLimit", "PENDING", "scontrol update JobId=7 TimeLimit="),
+        ("BadConstraints", "PENDING", "launch it anew"),
+        ("QOSMaxWallDurationPerJobLimit", "PENDING", "JobId=7"),
+        ("AssocMaxGRESPerJob", "PENDING", "fewer --gpus"),
+        ("QOSMinGRES", "PENDING", "another --qos"),
+    ],
+)
+def test_a_reason_that_no_waiting_ends_says_what_to_do(
+    reason: str, state: str, remedy: str
+) -> None:
+    assert remedy in reason_remedy(reason, "7", state)
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["Priority", "Resources", "None", "", "AssocGrpGRES", "QOSMaxJobsPerUserLimit", "SomethingNew"],
+)
+def test_a_reason_that_waiting_ends_needs_no_remedy(reason: str) -> None:
+    assert reason_remedy(reason, "7") == ""
+
+
+@pytest.mark.parametrize(
+    ("shown", "number"),
+    [
+        ("123", "123"),
+        (" 123 ", "123"),
+        ("123_4", "123"),
+        ("123_[5-9%2]", "123"),
+        ("123+0", "123"),
+        ("123.batch", "123"),
+        ("?", "?"),
+    ],
+)
+def test_parts_of_a_job_belong_to_its_number(shown: str, number: str) -> None:
+    assert base_job_id(shown) == number
+
+
+def test_a_held_job_says_so_without_a_reason() -> None:
+    assert "held" in held_sentence("REQUEUE_HOLD")
+    assert held_sentence("PENDING") == ""

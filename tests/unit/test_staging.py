@@ -458,7 +458,7 @@ def functions_of(plan: LaunchPlan) -> str:
     """The functions of the rendered script that need nothing else of it."""
     script = render_job(plan, materials()).script
     rest = script.partition("# ---- many hands")[2]
-    return f"set -u\n# {rest.partition('# ---- stopping')[0]}"
+    return f"set -u\n# {rest.partition('# ---- the proof')[0]}"
 
 
 def free_memory(plan: LaunchPlan, first: str = "") -> int:

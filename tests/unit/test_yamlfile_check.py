@@ -85,9 +85,10 @@ def test_null_is_a_key_that_is_not_set() -> None:
             "max-model-len: 1",
             "max-model-len: unknown key (expected one of schema, name, aliases, description,"
             " licence, gated, snapshot, architecture, parameters, active_parameters, weight_bytes,"
-            " precision, context_length, engine, parallelism, multimodal, chat, custom_code, stage,"
-            " served_name, options, environment, start_timeout, time, config, variants,"
-            " unsupported, verified, sources; an option of vllm serve belongs under 'options')",
+            " precision, context_length, engine, parallelism, multimodal, chat, custom_code,"
+            " reviewed_code, stage, served_name, options, environment, start_timeout, time, config,"
+            " variants, unsupported, verified, sources; an option of vllm serve"
+            " belongs under 'options')",
         ),
         (
             "engine: {preferred: 0.10}",
