@@ -32,7 +32,7 @@ def main() -> None:
     arguments = options(__doc__, rounds=7).parse_args()
     with workplace() as place:
         log = place.folder / "slurm-commands"
-        _log_slurm_commands(place, log)
+        log_slurm_commands(place, log)
         states = {count: place.folder / f"state-{count}" for count in COUNTS}
         for count, state in states.items():
             _make_records(state / "jobs", count)
@@ -46,7 +46,7 @@ def main() -> None:
             for flag in ((), ("--all",))
         ]
         samples = interleaved(commands, arguments.rounds, warm_up=1)
-        started = _started(log, arguments.rounds + 1)
+        started = started_commands(log, arguments.rounds + 1)
     _report(samples, started, arguments)
 
 
@@ -54,7 +54,7 @@ def _label(count: int, flag: tuple[str, ...]) -> str:
     return " ".join(("ls", *flag, str(count)))
 
 
-def _log_slurm_commands(place: Place, log: Path) -> None:
+def log_slurm_commands(place: Place, log: Path) -> None:
     """Each Slurm command leaves a line before it runs; without Slurm it then says nothing."""
     real_slurm = have_slurm()
     for name in SLURM_COMMANDS:
@@ -107,7 +107,7 @@ def _make_records(jobs: Path, count: int) -> None:
             (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
 
 
-def _started(log: Path, runs: int) -> Counter[str]:
+def started_commands(log: Path, runs: int) -> Counter[str]:
     """Slurm commands in one run, by label."""
     lines = log.read_text().splitlines() if log.exists() else []
     total = Counter(line.partition("/")[0] for line in lines)

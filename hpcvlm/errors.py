@@ -38,3 +38,9 @@ class HpcvlmError(Exception):
         self.sentence = sentence
         self.remedy = remedy
         self.details = details
+        for line in (*details, *((f"try: {remedy}",) if remedy else ())):
+            self.add_note(line)  # shown where it ends a program that uses the Python API
+
+    def __reduce__(self) -> tuple[type[HpcvlmError], tuple[str, str, str, tuple[str, ...]]]:
+        """A worker process hands it back whole."""
+        return HpcvlmError, (self.code, self.sentence, self.remedy, self.details)

@@ -62,11 +62,13 @@ RepositoryId = Annotated[
         pattern=r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+",
     ),
 ]
+Commit = Annotated[str, Rule("a commit of 40 hexadecimal digits", pattern=r"[0-9a-f]{40}")]
 Revision = Annotated[
     str,
     Rule(
         "a 40-digit commit (pinned), or a branch or tag",
-        pattern=r"[A-Za-z0-9_][A-Za-z0-9_./-]*",
+        # Git allows no .. in a name, and here it would lead out of the hub cache.
+        pattern=r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./-]*",
     ),
 ]
 VersionRange = Annotated[
@@ -221,6 +223,7 @@ class Variant(Section):
     multimodal: Multimodal | None = about("as of the model", default=None)
     chat: Chat | None = about("as of the model", default=None)
     custom_code: str | None = about("as of the model", default=None)
+    reviewed_code: Commit | None = about("as of the model", default=None)
     served_name: str | None = about("as of the model", default=None)
     options: dict[OptionName, OptionValue] = about(
         "`vllm serve` options besides the model's", default_factory=dict
@@ -276,6 +279,10 @@ class ModelSpec(Section):
     )
     custom_code: str | None = about(
         "why the engine must run code of the repository; never when left out", default=None
+    )
+    reviewed_code: Commit | None = about(
+        "the commit of the repository whose code somebody has reviewed; no other one's is run",
+        default=None,
     )
     stage: bool | None = about(
         "whether the weights are copied to the node first; as the site does when left out",

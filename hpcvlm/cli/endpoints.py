@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hpcvlm.cli import options
-from hpcvlm.cli.output import data, data_json, duration, note, table
-from hpcvlm.cli.sizes import bytes_text
+from hpcvlm.cli.output import data, data_json, duration, note, paint, table
+from hpcvlm.cli.rows import row_as_dict, weights_text
 from hpcvlm.errors import HpcvlmError
 
 if TYPE_CHECKING:
     from hpcvlm.ops.context import Context
-    from hpcvlm.ops.endpoints import Row
-    from hpcvlm.watch.state import StagingState
+    from hpcvlm.submit.record import JobRecord
+
+__all__ = ["env", "logs", "ls", "row_as_dict", "snippet", "status", "stop", "weights_text"]
 
 Name = Annotated[str, typer.Argument(help="Name, unique prefix or job id.")]
-_FOLLOW_EVERY_S = 0.5
-_LOG_FILES = ("job.out", "job.err", "engine.out", "engine.err")
 
 
 def ls(
@@ -30,54 +27,50 @@ def ls(
     everything: Annotated[bool, typer.Option("--all", help="Also those that are over.")] = False,
 ) -> None:
     """List endpoints: what each is doing, where it answers, when it ends."""
-    from hpcvlm.ops.context import Context
-    from hpcvlm.ops.endpoints import listing
-    from hpcvlm.watch.verdict import Ended, Failed
+    from hpcvlm.cli.rows import (
+        HEADER,
+        WHOLE,
+        cells,
+        table_notes,
+        unreadable_as_dict,
+        unreadable_cells,
+    )
+    from hpcvlm.cli.slow import telling_context
+    from hpcvlm.ops.endpoints import overview
 
-    rows = listing(Context())
-    shown = [r for r in rows if everything or not isinstance(r.verdict, (Ended, Failed))]
+    found = overview(telling_context())
+    shown = [row for row in found.rows if everything or not row.is_over]
+    if found.problem:
+        note(f"{paint('note:', 'yellow')} {found.problem}")
     if as_json:
-        data_json([row_as_dict(row) for row in shown])
+        rows = [row_as_dict(row) for row in shown]
+        data_json([*rows, *(unreadable_as_dict(job) for job in found.unreadable)])
         return
-    if shown:
-        header = ("NAME", "MODEL", "STATE", "FOR", "LEFT", "JOB", "URL")
-        data(table(header, [_cells(row) for row in shown]))
-    over = len(rows) - len(shown)
+    lines = [cells(row) for row in shown] + [unreadable_cells(job) for job in found.unreadable]
+    if lines:
+        data(table(HEADER, lines, WHOLE))
+    for line in table_notes(shown, found.unreadable):
+        note(line)
+    over = len(found.rows) - len(shown)
     if over:
         note(f"{over} more are over: hpcvlm ls --all")
-    elif not rows:
+    elif not lines and not found.problem:
         note("no endpoints yet: hpcvlm launch MODEL --gpus TYPE:NUMBER")
 
 
 def status(name: Name, as_json: options.Json = False) -> None:
-    """Show one endpoint: its phase, its address, why it failed."""
+    """Show one endpoint: its phase, its address, when it ends, why it failed."""
     from hpcvlm.cli.launch import start_failed
-    from hpcvlm.ops.context import Context
-    from hpcvlm.ops.endpoints import describe
+    from hpcvlm.cli.rows import status_lines
+    from hpcvlm.cli.slow import telling_context
     from hpcvlm.ops.endpoints import status as look
-    from hpcvlm.watch.verdict import Failed, Waiting
+    from hpcvlm.watch.verdict import Failed
 
-    row = look(name, Context())
+    row = look(name, telling_context())
     if as_json:
         data_json(row_as_dict(row))
         return
-    record, endpoint = row.record, row.endpoint
-    lines = {
-        "name": record.name,
-        "state": describe(row.verdict),
-        "model": f"{record.served_name} on {record.engine}",
-        "job": f"{record.job_id} ({record.executor}), GPUs {record.gpus}",
-        "folder": record.folder,
-    }
-    if isinstance(row.verdict, Waiting) and row.verdict.detail:
-        lines["detail"] = row.verdict.detail
-    if endpoint is not None:
-        lines |= {"url": endpoint.base_url, "key": endpoint.key_file}
-        lines["ends"] = _left(row) or "not known"
-    state = row.glance.state
-    if state is not None and state.staging is not None and state.phase != "ended":
-        lines["weights"] = weights_text(state.staging)
-    data("\n".join(f"{key:<7} {value}" for key, value in lines.items()))
+    data("\n".join(f"{key:<7} {value}" for key, value in status_lines(row).items()))
     if isinstance(row.verdict, Failed):
         from hpcvlm.cli.errors import show
 
@@ -86,42 +79,15 @@ def status(name: Name, as_json: options.Json = False) -> None:
 
 def logs(
     name: Name,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on as they grow, until it is over.")
+    ] = False,
 ) -> None:
-    """Print the logs of the job and its engine."""
-    from hpcvlm.endpoints.registry import find_record
+    """Print the logs of the job and its engine, and what happened to them."""
+    from hpcvlm.cli.logs import show
     from hpcvlm.ops.context import Context
 
-    ctx = Context()
-    record = find_record(ctx.settings.jobs, name)
-    paths = [Path(record.folder) / file for file in _LOG_FILES]
-    offsets = dict.fromkeys(paths, 0)
-    while True:
-        for path in paths:
-            offsets[path] = _print_from(path, offsets[path])
-        if not follow or _is_over(record.name, ctx):
-            break
-        ctx.clock.sleep(_FOLLOW_EVERY_S)
-
-
-def _print_from(path: Path, offset: int) -> int:
-    try:
-        with path.open("rb") as stream:
-            stream.seek(offset)
-            chunk = stream.read()
-    except OSError:
-        return offset
-    if chunk:
-        sys.stdout.write(chunk.decode("utf-8", errors="replace"))
-        sys.stdout.flush()
-    return offset + len(chunk)
-
-
-def _is_over(name: str, ctx: Context) -> bool:
-    from hpcvlm.watch.state import read_state
-
-    state = read_state(ctx.settings.jobs / name)
-    return state is not None and state.phase == "ended"
+    show(name, Context(), follow=follow)
 
 
 def stop(
@@ -129,43 +95,104 @@ def stop(
         list[str] | None, typer.Argument(help="Names, unique prefixes or job ids.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All endpoints that run.")] = False,
+    drain: Annotated[
+        bool,
+        typer.Option("--drain", help="Take no new requests, and let those that run be answered."),
+    ] = False,
 ) -> None:
-    """Stop endpoints and wait until their jobs are gone."""
-    from hpcvlm.endpoints.registry import find_record
-    from hpcvlm.ops.context import Context
-    from hpcvlm.ops.endpoints import listing
-    from hpcvlm.ops.endpoints import stop as stop_one
-    from hpcvlm.watch.verdict import Ended, Failed
+    """Stop endpoints, with the successors that wait, until their jobs are gone."""
+    from hpcvlm.cli.slow import telling_context
 
-    ctx = Context()
+    ctx = telling_context()
     if everything == bool(names):
         raise HpcvlmError("option-invalid", "say which endpoints to stop", "names, or --all")
-    if everything:
-        rows = listing(ctx)
-        records = [r.record for r in rows if not isinstance(r.verdict, (Ended, Failed))]
-    else:
-        records = [find_record(ctx.settings.jobs, name) for name in names or ()]
     failures = []
-    for record in records:
+    chosen = _chosen(names, ctx)
+    for jobs in chosen:
         try:
-            data(f"{record.name}: {stop_one(record, ctx)}")
+            for record, said in _end(jobs, ctx, drain=drain):
+                data(f"{record.name}: {said}")
         except HpcvlmError as error:
             failures.append(error)
-            note(f"{record.name}: {error.sentence}")
+            note(f"{jobs[0].shown_name}: {error.sentence}")
     if failures:
         raise failures[0]
-    if not records:
+    if not chosen:
         note("nothing runs")
+
+
+def _chosen(names: list[str] | None, ctx: Context) -> list[list[JobRecord]]:
+    from hpcvlm.endpoints.registry import find_endpoint
+    from hpcvlm.ops.endpoints import overview
+
+    if names:
+        return [find_endpoint(ctx.settings.jobs, name) for name in names]
+    found = overview(ctx)
+    for job in found.unreadable:
+        note(f"{job.name}: left alone, its record cannot be read: {job.why}")
+    live = [[job.record for job in row.generations if not job.is_over] for row in found.rows]
+    return [jobs for jobs in live if jobs]
+
+
+def _end(jobs: list[JobRecord], ctx: Context, *, drain: bool) -> list[tuple[JobRecord, str]]:
+    from hpcvlm.ops.stop import drain_endpoint, stop_endpoint
+
+    if not drain:
+        return stop_endpoint(jobs, ctx)
+    shown = _Draining()
+    try:
+        return drain_endpoint(jobs, ctx, on_wait=shown)
+    except KeyboardInterrupt:
+        name = jobs[0].shown_name
+        raise HpcvlmError(
+            "interrupted",
+            f"interrupted; {name} goes on draining and then ends",
+            f"hpcvlm stop {name} stops it at once",
+        ) from None
+    finally:
+        shown.clear()
+
+
+class _Draining:
+    """Shows how many requests are still being answered."""
+
+    def __init__(self) -> None:
+        self._live, self._said = sys.stderr.isatty(), ""
+
+    def __call__(self, record: JobRecord, waited_s: float, running: int | None) -> None:
+        """Show one look."""
+        text = f"{record.name} drains"
+        if running is not None:
+            text += f", {running} requests run"
+        if self._live:
+            sys.stderr.write(f"\r\x1b[2K{text} ({duration(waited_s)})")
+            sys.stderr.flush()
+        elif text != self._said:
+            note(text)
+        self._said = text
+
+    def clear(self) -> None:
+        """Remove the moving line."""
+        if self._live and self._said:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
 
 
 def env(name: Name) -> None:
     """Print shell lines that point OpenAI clients at the endpoint: eval "$(hpcvlm env NAME)"."""
+    from hpcvlm.cli.rows import ends_text
+    from hpcvlm.cli.slow import telling_context
     from hpcvlm.endpoints.endpoint import exports, read_key
-    from hpcvlm.ops.context import Context
-    from hpcvlm.ops.endpoints import ready_endpoint
+    from hpcvlm.ops.endpoints import require_ready
+    from hpcvlm.ops.endpoints import status as look
 
-    _, endpoint = ready_endpoint(name, Context())
+    row = look(name, telling_context())
+    endpoint = require_ready(row)
     data(exports(endpoint, read_key(Path(endpoint.key_file))))
+    if endpoint.ends is not None:
+        data(f"export HPCVLM_ENDS={endpoint.ends:.0f}")
+        # Last, since an eval without quotes makes one line of all of them.
+        data(f"# {row.record.shown_name} ends {ends_text(row)}")
 
 
 def snippet(
@@ -178,71 +205,11 @@ def snippet(
     ] = None,
 ) -> None:
     """Print a working example with a picture, for one client."""
+    from hpcvlm.cli.slow import telling_context
     from hpcvlm.endpoints.endpoint import snippet as make
-    from hpcvlm.ops.context import Context
     from hpcvlm.ops.endpoints import ready_endpoint
     from hpcvlm.resources import data_root
 
-    _, endpoint = ready_endpoint(name, Context())
+    _, endpoint = ready_endpoint(name, telling_context())
     picture = image or data_root() / "templates" / "sbatch" / "picture.png"
     data(make(endpoint, client, str(picture.absolute())))
-
-
-def weights_text(staging: StagingState) -> str:
-    """How the weights came closer to the engine, and how fast."""
-    if staging.how == "skipped":
-        return f"read from the shared store: {staging.why}"
-    if staging.how == "reused":
-        return f"{bytes_text(staging.bytes)} were on the node already ({staging.folder})"
-    where = f"copied to {staging.folder}" if staging.how == "copied" else "read ahead"
-    speed = f"{staging.mb_per_s:.0f} MB/s" if staging.mb_per_s else "at once"
-    why = f"; {staging.why}" if staging.why else ""
-    return f"{bytes_text(staging.bytes)} {where} in {duration(staging.seconds)}, {speed}{why}"
-
-
-def row_as_dict(row: Row) -> dict[str, object]:
-    """One endpoint for --json; the key's file is named, the key is not in it."""
-    from hpcvlm.ops.endpoints import describe
-
-    endpoint, state = row.endpoint, row.glance.state
-    return {
-        "name": row.record.name,
-        "model": row.record.model,
-        "served_name": row.record.served_name,
-        "state": type(row.verdict).__name__.lower(),
-        "description": describe(row.verdict),
-        "executor": row.record.executor,
-        "job_id": row.record.job_id,
-        "gpus": row.record.gpus,
-        "submitted": row.record.submitted,
-        "folder": row.record.folder,
-        "url": endpoint.base_url if endpoint else None,
-        "key_file": endpoint.key_file if endpoint else None,
-        "ends": endpoint.ends if endpoint else None,
-        "phases": state.phases if state else {},
-        "staging": dataclasses.asdict(state.staging) if state and state.staging else None,
-        "verdict": dataclasses.asdict(row.verdict),
-    }
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    from hpcvlm.ops.endpoints import describe
-
-    record, endpoint = row.record, row.endpoint
-    since = getattr(row.verdict, "since", None)
-    return (
-        record.name,
-        record.model,
-        describe(row.verdict),
-        duration(time.time() - since) if since else "",
-        _left(row),
-        record.job_id,
-        endpoint.base_url if endpoint else "",
-    )
-
-
-def _left(row: Row) -> str:
-    endpoint = row.endpoint
-    if endpoint is None or endpoint.ends is None:
-        return ""
-    return duration(endpoint.ends - time.time())

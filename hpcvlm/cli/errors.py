@@ -72,10 +72,25 @@ EXIT_CODES: dict[str, ExitCode] = {
     "vllm-version": ExitCode.USAGE,
     "sbatch-refused": ExitCode.REFUSED,
     "slurm-unavailable": ExitCode.REFUSED,
+    "submission-unconfirmed": ExitCode.REFUSED,
+    "endpoint-elsewhere": ExitCode.NOT_FOUND,
+    "endpoint-over": ExitCode.NOT_FOUND,
+    "port-taken": ExitCode.USAGE,
+    "command-failed": ExitCode.USAGE,
+    "ssh-refused": ExitCode.REFUSED,
+    "key-refused": ExitCode.REFUSED,
+    "extend-refused": ExitCode.REFUSED,
+    "keep-unsupported": ExitCode.USAGE,
+    "keep-jobs": ExitCode.REFUSED,
+    "listen-unsupported": ExitCode.REFUSED,
+    "remote-code": ExitCode.REFUSED,
+    "request-missing": ExitCode.NOT_FOUND,
+    "package-missing": ExitCode.NOT_FOUND,
     "slurm-output": ExitCode.REFUSED,
     "scancel-refused": ExitCode.REFUSED,
     "start-failed": ExitCode.START_FAILED,
     "timed-out": ExitCode.TIMED_OUT,
+    "key-not-taken": ExitCode.TIMED_OUT,
     "probe-failed": ExitCode.PROBE_FAILED,
     "interrupted": ExitCode.INTERRUPTED,
 }
@@ -84,6 +99,19 @@ EXIT_CODES: dict[str, ExitCode] = {
 def exit_code(code: str) -> ExitCode:
     """The exit code for an error's code; 1 for those that have none of their own."""
     return EXIT_CODES.get(code, ExitCode.FAILED)
+
+
+def no_process(error: Exception) -> HpcvlmError:
+    """What to say where no further process or thread can be started; else the error is raised."""
+    from hpcvlm.system.processes import exhausted
+
+    if not exhausted(error):
+        raise error
+    return HpcvlmError(
+        "processes-exhausted",
+        f"this machine can start no further process or thread ({error})",
+        "end some of yours (ps -u $USER); ulimit -u shows how many you may have",
+    )
 
 
 def show(error: HpcvlmError) -> None:

@@ -14,9 +14,11 @@ from hpcvlm.cli.output import data, data_json, duration, note, paint
 from hpcvlm.errors import HpcvlmError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hpcvlm.ops.context import Context
     from hpcvlm.ops.endpoints import Row
-    from hpcvlm.plan.model import LaunchRequest, PlanResult
+    from hpcvlm.plan.model import LaunchPlan, LaunchRequest, PlanResult
     from hpcvlm.render.model import RenderedJob
     from hpcvlm.submit.record import JobRecord
 
@@ -54,6 +56,10 @@ def launch(
     engine_version: options.EngineVersion = None,
     settings: options.Settings = None,
     engine_args: options.EngineArgs = None,
+    listen: options.Listen = None,
+    keep: options.Keep = None,
+    idle: options.Idle = None,
+    restarts: options.Restarts = None,
     force: Force = None,
     dry_run: DryRun = False,
     wait_: Wait = True,
@@ -81,11 +87,16 @@ def launch(
         engine_version=engine_version,
         settings=settings,
         engine_args=engine_args,
+        listen=listen,
+        keep=keep,
+        idle=idle,
+        restarts=restarts,
     )
     ctx = Context()
     if dry_run:
-        result, job = _plan(asked, ctx)
-        data(job.script)
+        result, (first, *successors) = _plan(asked, ctx)
+        data(first[1].script)
+        _tell_successors(successors)
         _show_issues(result, as_error=True)
         return
     _queue_limit(queue_timeout)  # refused before anything is submitted
@@ -125,10 +136,13 @@ def render(
     engine_version: options.EngineVersion = None,
     settings: options.Settings = None,
     engine_args: options.EngineArgs = None,
+    listen: options.Listen = None,
+    keep: options.Keep = None,
+    idle: options.Idle = None,
+    restarts: options.Restarts = None,
 ) -> None:
     """Print the job script that a launch would submit, byte for byte."""
     from hpcvlm.ops.context import Context
-    from hpcvlm.system.files import write_atomically
 
     asked = options.request(
         model,
@@ -145,22 +159,35 @@ def render(
         engine_version=engine_version,
         settings=settings,
         engine_args=engine_args,
+        listen=listen,
+        keep=keep,
+        idle=idle,
+        restarts=restarts,
     )
-    result, job = _plan(asked, Context())
+    result, (first, *successors) = _plan(asked, Context())
     if output is None:
-        data(job.script)
+        data(first[1].script)
     else:
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-            for file in job.files:
-                write_atomically(output / file.name, file.text, file.mode)
-        except OSError as error:
-            raise HpcvlmError(
-                "file-unreadable", f"cannot write to {output}: {error.strerror}"
-            ) from None
-        for file in job.files:
-            data(str(output / file.name))
+        _write_files(first[1], output)
+        for plan, job in successors:
+            _write_files(job, output / plan.name)
+    _tell_successors(successors)
     _show_issues(result, as_error=False)
+
+
+def _write_files(job: RenderedJob, folder: Path) -> None:
+    from hpcvlm.system.files import write_atomically
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in job.files:
+            write_atomically(folder / file.name, file.text, file.mode)
+    except OSError as error:
+        raise HpcvlmError(
+            "file-unreadable", f"cannot write to {folder}: {error.strerror}"
+        ) from None
+    for file in job.files:
+        data(str(folder / file.name))
 
 
 def wait(
@@ -225,10 +252,11 @@ def _queue_limit(queue_timeout: str | None) -> int | None:
 
 def _interrupted(record: JobRecord, ctx: Context, cancel: bool) -> HpcvlmError:
     """What Ctrl-C leaves: a job that goes on, unless it is to be stopped, too."""
-    from hpcvlm.ops.endpoints import stop
+    from hpcvlm.endpoints.registry import find_endpoint
+    from hpcvlm.ops.stop import stop_endpoint
 
     if cancel:
-        stop(record, ctx)
+        stop_endpoint(find_endpoint(ctx.settings.jobs, record.name), ctx)
         return HpcvlmError("interrupted", f"interrupted; {record.name} was stopped")
     return HpcvlmError(
         "interrupted",
@@ -242,9 +270,9 @@ def start_failed(row: Row) -> HpcvlmError:
     from hpcvlm.ops.endpoints import describe, explain
 
     why = explain(row)
-    known = why.id != "unknown"
+    known = why.known
     cause = f": {why.cause}" if known else ""
-    details = [*why.evidence, f"logs: {row.record.folder}"]
+    details = [*why.lines, f"logs: {row.record.folder}"]
     remedy = why.remedy if known else f"hpcvlm logs {row.record.name}"
     return HpcvlmError(
         "start-failed",
@@ -295,10 +323,22 @@ def _answer(row: Row) -> str:
     return f"; shown a red circle, it said: {str(said).strip()!r}"[:120]
 
 
-def _plan(asked: LaunchRequest, ctx: Context) -> tuple[PlanResult, RenderedJob]:
-    from hpcvlm.ops.launch import plan_and_render
+def _plan(
+    asked: LaunchRequest, ctx: Context
+) -> tuple[PlanResult, tuple[tuple[LaunchPlan, RenderedJob], ...]]:
+    from hpcvlm.ops.launch import plan_and_render_all
 
-    return plan_and_render(asked, ctx)
+    return plan_and_render_all(asked, ctx)
+
+
+def _tell_successors(successors: Sequence[tuple[LaunchPlan, RenderedJob]]) -> None:
+    """Which jobs a launch would submit besides the first, and when they may begin."""
+    from hpcvlm.plan.chain import delay_minutes
+
+    for plan, _ in successors:
+        minutes = delay_minutes(plan.time_limit_s, plan.overlap_s)
+        before = Path(plan.predecessor or "").name
+        note(f"then {plan.name}: --dependency=after:JOB+{minutes}, JOB being that of {before}")
 
 
 def _show_issues(result: PlanResult, *, as_error: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -71,7 +70,7 @@ def make_app(only: str = "") -> typer.Typer:
     )
     made.callback()(_root)
     for name, (module, function) in _COMMANDS.items():
-        if _wanted(name, only) and importlib.util.find_spec(f"hpcvlm.cli.{module}"):
+        if _wanted(name, only):
             command: Callable[..., None] = getattr(_load(module), function)
             made.command(name)(command)
     for name in _GROUPS:
@@ -92,7 +91,7 @@ def _load(module: str) -> ModuleType:
 
 def main() -> None:
     """Run the command line; a user's mistake ends in a sentence, never in a traceback."""
-    from hpcvlm.cli.errors import exit_code, show
+    from hpcvlm.cli.errors import exit_code, no_process, show
 
     try:
         make_app("".join(sys.argv[1:2]))(prog_name="hpcvlm")
@@ -100,4 +99,7 @@ def main() -> None:
         show(error)
         sys.exit(exit_code(error.code))
     except BrokenPipeError:
+        sys.exit(ExitCode.FAILED)
+    except (OSError, RuntimeError) as error:
+        show(no_process(error))
         sys.exit(ExitCode.FAILED)

@@ -31,6 +31,22 @@ MediaRoot = Annotated[
 EngineVersion = Annotated[
     str | None, typer.Option(help="Version of the engine; the newest that fits if left out.")
 ]
+Listen = Annotated[
+    str | None,
+    typer.Option(help="Who reaches the engine: node, loopback (its node only) or socket (you)."),
+]
+Keep = Annotated[
+    str | None,
+    typer.Option(help="Keep the endpoint for so long, e.g. 3d: jobs that take over in turn."),
+]
+Idle = Annotated[
+    str | None,
+    typer.Option(help="End the job when no request has run for so long, e.g. 30m; or never."),
+]
+Restarts = Annotated[
+    int | None,
+    typer.Option(min=0, help="How often a crash or a preemption is followed by a new start."),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -64,6 +80,10 @@ def request(
     engine_version: str | None,
     settings: list[str] | None,
     engine_args: list[str] | None,
+    listen: str | None = None,
+    keep: str | None = None,
+    idle: str | None = None,
+    restarts: int | None = None,
 ) -> LaunchRequest:
     """The options of `launch`, `plan` and `render` as one value.
 
@@ -93,4 +113,8 @@ def request(
         engine_version=engine_version,
         settings=tuple(settings or ()),
         engine_arguments=tuple(engine_args or ()),
+        listen=listen,
+        keep=keep,
+        idle=idle,
+        restarts=restarts,
     )

@@ -39,6 +39,10 @@ def plan(
     engine_version: options.EngineVersion = None,
     settings: options.Settings = None,
     engine_args: options.EngineArgs = None,
+    listen: options.Listen = None,
+    keep: options.Keep = None,
+    idle: options.Idle = None,
+    restarts: options.Restarts = None,
     as_json: options.Json = False,
 ) -> None:
     """Show all that a launch would do, what it can cost, and every reason against it."""
@@ -61,6 +65,10 @@ def plan(
         engine_version=engine_version,
         settings=settings,
         engine_args=engine_args,
+        listen=listen,
+        keep=keep,
+        idle=idle,
+        restarts=restarts,
     )
     report = make_plan(asked, Context())
     data_json(as_dict(report)) if as_json else data(as_text(report))
@@ -125,10 +133,15 @@ def _row(name: str, value: str, source: str) -> list[str]:
 
 def _cost(report: PlanReport) -> list[str]:
     from hpcvlm.cli.output import duration
+    from hpcvlm.plan.explain import chain_sentence, jobs_of
 
     plan = report.result.plan
     hours = f"{report.gpu_hours:.1f} GPU hours at most"
-    lines = [f"  {hours}: {plan.gpus.text} for {duration(plan.time_limit_s)}"]
+    jobs = jobs_of(plan)
+    times = f"{jobs} times " if jobs > 1 else ""
+    lines = [f"  {hours}: {times}{plan.gpus.text} for {duration(plan.time_limit_s)}"]
+    if chain := chain_sentence(plan):
+        lines.append(f"  {chain}; the overlaps are included")
     if report.start is not None:
         lines.append(f"  Slurm: {report.start.sentence}")
     elif plan.executor != "slurm":

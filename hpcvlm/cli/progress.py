@@ -13,7 +13,9 @@ from hpcvlm.cli.output import duration, note, paint
 from hpcvlm.engines.vllm_log import shard_progress
 from hpcvlm.submit.record import JobRecord
 from hpcvlm.system.files import read_tail
-from hpcvlm.watch.loop import Glance
+from hpcvlm.watch.expiry import Expiry
+from hpcvlm.watch.loop import NOT_ASKED_YET, Glance
+from hpcvlm.watch.observe import clocks
 from hpcvlm.watch.state import StagingState
 from hpcvlm.watch.verdict import Ready, Unknown, Waiting
 
@@ -30,8 +32,13 @@ _MEANING = {
     "warm-up": "profiling memory, making the KV cache",
     "graphs": "capturing CUDA graphs",
     "probing": "asking about a picture",
-    "draining": "stopping",
+    "restarting": "the engine ended and is started again",
+    "draining": "answering the last requests, or stopping",
+    "suspended": "frozen by Slurm",
+    "unresponsive": "the engine does not answer",
 }
+# A scheduler that takes longer is spoken of.
+_SLOW_ANSWER_S = 3.0
 
 
 class PhaseProgress:
@@ -41,8 +48,11 @@ class PhaseProgress:
         self._record = record
         self._live = sys.stderr.isatty()
         self._printed: dict[str, float] = {}
+        self._started: float | None = None
         self._current = ""
+        self._said = ""
         self._frame = 0
+        self._expiry = Expiry(record.time_limit_s)
 
     def __enter__(self) -> Self:
         return self
@@ -57,31 +67,57 @@ class PhaseProgress:
 
     def __call__(self, glance: Glance) -> None:
         """Show one look at the job."""
+        self._warn(glance)
         self._finished_phases(glance)
         verdict = glance.verdict
         if isinstance(verdict, Waiting):
-            self._present(verdict.phase, verdict.since, self._detail(verdict))
+            self._present(verdict.phase, verdict.since, self._detail(verdict, glance))
+            if verdict.remedy:
+                self._say_once(f"{verdict.detail}: {verdict.remedy}")
         elif isinstance(verdict, Unknown):
-            self._present("unknown", self._record.submitted, verdict.why)
+            trouble = _trouble(glance)
+            if verdict.why == NOT_ASKED_YET and not trouble:
+                return
+            if trouble and not self._live:
+                self._say_once(glance.problem or "Slurm does not answer; asking goes on")
+            since = verdict.known_at or self._record.submitted
+            self._present(verdict.last_seen, since, trouble or verdict.why)
         elif isinstance(verdict, Ready):
             self._clear()
 
+    def _warn(self, glance: Glance) -> None:
+        """The end is never a surprise, also to who still waits for the beginning."""
+        state = glance.state
+        ends = glance.scheduler.ends or (state.ends if state is not None else None)
+        left = self._expiry.due(ends, time.time())
+        if left is not None:
+            self._clear()
+            note(f"{paint('note:', 'yellow')} {self._record.name} ends in {duration(left)}")
+
     def _finished_phases(self, glance: Glance) -> None:
-        if glance.state is None:
+        state = glance.state
+        if state is None:
             return
-        phases = list(glance.state.phases.items())
+        if self._started is not None and state.started != self._started:
+            # Slurm has put the job back into its queue, and it has begun again.
+            self._printed.clear()
+            self._clear()
+            note(f"{paint('note:', 'yellow')} Slurm started the job again")
+        self._started = state.started
+        phases = list(state.phases.items())
         if "queued" not in self._printed and phases:
-            self._finish("queued", phases[0][1] - self._record.submitted)
+            times = clocks(self._record.submitted, state, glance.scheduler, time.time())
+            self._finish("queued", times.queued_s)
         for (phase, begun), (_, over) in pairwise(phases):
             if phase not in self._printed:
                 self._finish(phase, over - begun)
                 if phase == "staging":
-                    self._staged(glance.state.staging)
+                    self._staged(state.staging)
 
     def _staged(self, staging: StagingState | None) -> None:
         """Why there is no copy, although somebody asked for one."""
         if staging is not None and staging.how == "skipped":
-            from hpcvlm.cli.endpoints import weights_text
+            from hpcvlm.cli.rows import weights_text
 
             note(f"{paint('note:', 'yellow')} weights are {weights_text(staging)}")
 
@@ -103,7 +139,15 @@ class PhaseProgress:
         sys.stderr.write(f"\r\x1b[2K{line}")
         sys.stderr.flush()
 
-    def _detail(self, verdict: Waiting) -> str:
+    def _say_once(self, text: str) -> None:
+        if text != self._said:
+            self._clear()
+            note(f"{paint('note:', 'yellow')} {text}")
+        self._said = text
+
+    def _detail(self, verdict: Waiting, glance: Glance) -> str:
+        if trouble := _trouble(glance):
+            return trouble
         if verdict.phase == "queued":
             start = verdict.expected_start
             expected = f"; expected to start {clock_time(start)}" if start else ""
@@ -119,6 +163,15 @@ class PhaseProgress:
         if self._live:
             sys.stderr.write("\r\x1b[2K")
             sys.stderr.flush()
+
+
+def _trouble(glance: Glance) -> str:
+    """What does not answer, and for how long; empty when all do."""
+    if glance.problem:
+        return glance.problem
+    if glance.asked_for_s > _SLOW_ANSWER_S:
+        return f"Slurm has not answered for {glance.asked_for_s:.0f} s"
+    return ""
 
 
 def clock_time(seconds: float) -> str:

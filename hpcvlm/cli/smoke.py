@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,15 +39,15 @@ def smoke_test(
     """Prove that an endpoint can see: text, base64, URL, file, two images, streaming, limits."""
     from hpcvlm.ops.smoke import smoke_test as run
 
-    target = _target(name, url, key_file, model)
-    report = run(
-        target,
-        image=image,
-        require_naming=naming,
-        seed=seed,
-        timeout_s=timeout,
-        on_result=None if as_json else show_case,
-    )
+    with _target(name, url, key_file, model) as target:
+        report = run(
+            target,
+            image=image,
+            require_naming=naming,
+            seed=seed,
+            timeout_s=timeout,
+            on_result=None if as_json else show_case,
+        )
     finish(report, name or target.url, junit=junit, as_json=as_json)
 
 
@@ -131,17 +133,23 @@ def finish(
         )
 
 
-def _target(name: str | None, url: str | None, key_file: Path | None, model: str | None) -> Target:
+@contextmanager
+def _target(
+    name: str | None, url: str | None, key_file: Path | None, model: str | None
+) -> Iterator[Target]:
     from hpcvlm.ops.context import Context
     from hpcvlm.ops.endpoints import ready_endpoint
-    from hpcvlm.ops.smoke import foreign_target, target_of
+    from hpcvlm.ops.smoke import foreign_target, target_of, way_to
 
     if (name is None) == (url is None):
         raise HpcvlmError(
             "option-invalid", "say which endpoint to test", "its NAME, or --url http://host:port"
         )
     if url is not None:
-        return foreign_target(url, key_file, model)
+        yield foreign_target(url, key_file, model)
+        return
     assert name is not None  # noqa: S101 - one of the two is given
-    record, endpoint = ready_endpoint(name, Context())
-    return target_of(record, endpoint)
+    ctx = Context()
+    record, endpoint = ready_endpoint(name, ctx)
+    with way_to(record, endpoint, ctx, may_ask=sys.stdin.isatty()) as reachable:
+        yield target_of(record, reachable)

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from hpcvlm.catalog.schema import ModelSpec, SnapshotSource
 from hpcvlm.doctor import commands
-from hpcvlm.errors import HpcvlmError
 from hpcvlm.plan.gpus import ChosenGpus, choose_gpus
 from hpcvlm.plan.model import LaunchRequest
 from hpcvlm.plan.sbatch import sbatch_options
 from hpcvlm.plan.sources import Sources
+from hpcvlm.render.safe_values import refuse_unsafe
 from hpcvlm.render.script import sbatch_value
 from hpcvlm.site.cluster import Cluster
 from hpcvlm.site.schema import EngineInstall, SiteSpec
@@ -88,7 +88,7 @@ def trial_script(options: Mapping[str, str]) -> str:
     Raises:
         HpcvlmError: ``value-unsafe``.
     """
-    _refuse_control_characters(list(options.values()))
+    refuse_unsafe({"sbatch": options})
     return f"#!/bin/bash\n{_directives(options)}\nexit 0\n"
 
 
@@ -135,7 +135,7 @@ def node_script(
         "    :",
         "}",
     ]
-    _refuse_control_characters([*values, *options.values()])
+    refuse_unsafe({"site": values, "sbatch": options})
     shebang, _, rest = body.partition("\n")
     return "\n".join([shebang, _directives(options), *values, rest])
 
@@ -174,14 +174,3 @@ def _directives(options: Mapping[str, str]) -> str:
         for key, value in options.items()
     ]
     return "\n".join(lines)
-
-
-def _refuse_control_characters(texts: Sequence[str]) -> None:
-    """A line break could end a directive."""
-    for text in texts:
-        if any(ord(c) < ord(" ") for c in text):
-            raise HpcvlmError(
-                "value-unsafe",
-                f"a value of the site file holds a control character: {text[:80]!r}",
-                "write the value on one line, without tabs",
-            )

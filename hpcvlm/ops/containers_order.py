@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import secrets
@@ -29,6 +30,7 @@ from hpcvlm.engines.vllm_versions import known_versions, release
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.containers_find import ENGINE, expanded, image_folder, look_at
 from hpcvlm.ops.context import Context
+from hpcvlm.render.safe_values import refuse_unsafe
 from hpcvlm.render.script import sbatch_value, shell_word
 from hpcvlm.resources import data_root
 from hpcvlm.site.schema import EngineInstall, PartitionSpec, SiteSpec
@@ -147,14 +149,7 @@ def render(order: BuildOrder) -> str:
     Raises:
         HpcvlmError: ``value-unsafe`` for a value that cannot stand in a script.
     """
-    texts = [order.image, order.source, order.cache, order.work, *order.build, *order.ask]
-    for text in (*texts, *(option.value for option in order.sbatch)):
-        if any(char < " " for char in text):
-            raise HpcvlmError(
-                "value-unsafe",
-                f"a value of the build holds a control character: {text[:80]!r}",
-                "write it on one line, without tabs",
-            )
+    refuse_unsafe(dataclasses.asdict(order))
     return _template().render(order=order)
 
 

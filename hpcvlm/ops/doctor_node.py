@@ -163,7 +163,7 @@ def _reach(look: Look, name: str) -> Check:
     if look.executor == "local" or name in {"", socket.gethostname()}:
         return network.REACH.skipped("the job ran on this very machine")
     look.on_step(f"connecting to {name}")
-    loopback = look.site.listen == "loopback"
+    loopback = look.site.listen != "node"
     addresses = within(_REACH_TIMEOUT_S * 2, lambda: _resolve(name)) or []
     outcome = _knock(addresses[0]) if addresses and not loopback else ""
     return network.judge_reach(name, addresses, outcome, loopback=loopback)

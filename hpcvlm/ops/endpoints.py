@@ -1,49 +1,79 @@
-"""Looking at endpoints, waiting for them, stopping them."""
+"""Looking at endpoints and waiting for them."""
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpcvlm.endpoints.endpoint import Endpoint, make_endpoint
-from hpcvlm.endpoints.registry import all_records, find_record
-from hpcvlm.engines.vllm_failures import Diagnosis, diagnose
+from hpcvlm.endpoints.registry import (
+    Unreadable,
+    find_endpoint,
+    generations,
+    read_jobs,
+    the_one_meant,
+)
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.context import Context
-from hpcvlm.slurm import commands
-from hpcvlm.slurm.states import JobPhase
+from hpcvlm.ops.stop import stop
 from hpcvlm.submit.record import JobRecord
-from hpcvlm.system.files import read_tail
-from hpcvlm.system.processes import is_alive, kill_session, send_signal
+from hpcvlm.watch.latch import keep_verdict
 from hpcvlm.watch.loop import Glance, watch
-from hpcvlm.watch.scheduler import LiveSource, views
-from hpcvlm.watch.state import read_state
-from hpcvlm.watch.verdict import (
-    Ended,
-    Failed,
-    Observation,
-    Ready,
-    SchedulerView,
-    Unknown,
-    Verdict,
-    decide,
-)
+from hpcvlm.watch.model import FINAL, Failed, Ready, SchedulerView, Verdict
+from hpcvlm.watch.observe import Clocks, clocks, observe
+from hpcvlm.watch.reading import FolderView, file_system_ahead, read_folder, read_folders
+from hpcvlm.watch.scheduler import LiveSource, confirm, views
+from hpcvlm.watch.sentences import FAILURES, describe
+from hpcvlm.watch.verdict import follow
 
-_STOP_POLL_S = 0.2
+if TYPE_CHECKING:
+    from hpcvlm.diagnosis.model import Diagnosis
+
+__all__ = [
+    "FAILURES",
+    "Overview",
+    "Row",
+    "describe",
+    "explain",
+    "listing",
+    "look",
+    "overview",
+    "ready_endpoint",
+    "require_ready",
+    "status",
+    "stop",
+    "wait",
+]
+
 _OVER = SchedulerView(True, None)
-# The script stops its engine within 20 s; Slurm kills what is left 30 s after a plain scancel.
-_GRACE_S = 25.0
-_GONE_S = 60.0
+# Clocks further apart than this are told of.
+_CLOCKS_APART_S = 60.0
+_HOUR_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One endpoint as `ls` and `status` show it."""
+    """One job as `ls` and `status` show it.
+
+    Attributes:
+        record: what was submitted.
+        glance: what was seen, and what is true.
+        now: this machine's clock when it was looked at, in seconds since the epoch.
+        folder: what its folder said.
+        ahead_s: seconds by which the clock of its file system is ahead of this machine's; None
+            where nobody has compared them.
+        generations: all jobs of its endpoint, oldest first, where they were looked at together.
+    """
 
     record: JobRecord
     glance: Glance
+    now: float = 0.0
+    folder: FolderView = field(default_factory=FolderView)
+    ahead_s: float | None = None
+    generations: tuple[Row, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -51,38 +81,177 @@ class Row:
         return self.glance.verdict
 
     @property
+    def is_over(self) -> bool:
+        """Whether it will never be ready (again)."""
+        return isinstance(self.verdict, FINAL)
+
+    @property
     def endpoint(self) -> Endpoint | None:
         """How to reach it; None unless it is ready."""
         verdict = self.verdict
         if not isinstance(verdict, Ready):
             return None
-        return make_endpoint(self.record, verdict.host, verdict.port, verdict.ends)
+        return make_endpoint(
+            self.record, verdict.host, verdict.port, verdict.ends, socket=verdict.socket
+        )
+
+    @property
+    def ends(self) -> float | None:
+        """When its time is over, in seconds since the epoch; None when unknown, or when it is."""
+        if self.is_over:
+            return None
+        state = self.glance.state
+        if self.glance.scheduler.ends or state is None:
+            return self.glance.scheduler.ends
+        # Not every Slurm tells its jobs when they end; 22.05 does not.
+        return state.ends or state.started + self.record.time_limit_s
+
+    @property
+    def last_url(self) -> str:
+        """Where it answered when it was ready last; empty where that was never seen."""
+        state = self.glance.state
+        if state is None or state.phase != "ready" or self.is_over:
+            return ""
+        return make_endpoint(
+            self.record, state.host, state.port, None, socket=state.socket
+        ).base_url
+
+    @property
+    def clocks(self) -> Clocks:
+        """How long it waited in the queue, started and ran."""
+        return clocks(self.record.submitted, self.glance.state, self.glance.scheduler, self.now)
+
+    @property
+    def gpu_hours(self) -> float:
+        """GPU hours of the job's present run; what earlier runs took stands in Slurm's accounts."""
+        running = self.clocks.running_s
+        count = re.search(r"(\d+)$", self.record.gpus)
+        return (running or 0.0) * int(count[1] if count else 0) / _HOUR_S
+
+    @property
+    def idle_for_s(self) -> float | None:
+        """Seconds without a request when the job looked last; None when it is not ready."""
+        activity = self.glance.activity
+        if activity is None or not isinstance(self.verdict, Ready):
+            return None
+        return max(0.0, activity.checked - activity.active)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else a reader should know: clocks that differ, a folder that cannot be read."""
+        notes = [self.glance.problem] if self.glance.problem else []
+        node = self.folder.node_ahead_s
+        if node is not None and abs(node) > _CLOCKS_APART_S and not self.is_over:
+            notes.append(f"the node's clock is {_off(node)}")
+        if self.ahead_s is not None and abs(self.ahead_s) > _CLOCKS_APART_S:
+            notes.append(f"this machine's clock is {_off(-self.ahead_s)}")
+        return tuple(notes)
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Every endpoint, one row each.
+
+    Attributes:
+        rows: what each name means, oldest first; its generations are in it.
+        unreadable: job folders whose record cannot be read.
+        problem: why the folders could not be listed; empty when they could.
+    """
+
+    rows: tuple[Row, ...]
+    unreadable: tuple[Unreadable, ...] = ()
+    problem: str = ""
 
 
 def look(records: Sequence[JobRecord], ctx: Context) -> list[Row]:
-    """One look at each job, with at most two Slurm calls in all."""
-    states = {record.name: read_state(Path(record.folder)) for record in records}
-    # A job that has said its last word needs no scheduler; on a long list most have.
-    open_jobs = [r for r in records if (s := states[r.name]) is None or s.phase != "ended"]
-    seen = views(open_jobs, ctx.runner)
-    rows, now = [], ctx.clock.now()
+    """One look at each job, with at most two Slurm calls in all (four for lost submissions)."""
+    folders = read_folders(records)
+    confirmed, unconfirmed = confirm(_blind(records, folders), ctx.runner)
+    numbered = {record.name: record for record in confirmed}
+    records = [numbered.get(record.name, record) for record in records]
+    seen = unconfirmed | views(
+        [r for r in records if r.job_id and not _has_ended(r, folders[r.name])], ctx.runner
+    )
+    ahead = _ahead(records, folders, ctx)
+    return [
+        _row(record, folders[record.name], seen.get(record.name, _OVER), ctx, ahead)
+        for record in records
+    ]
+
+
+def _blind(records: Sequence[JobRecord], folders: Mapping[str, FolderView]) -> list[JobRecord]:
+    return [r for r in records if not r.job_id and folders[r.name].verdict is None]
+
+
+def _has_ended(record: JobRecord, folder: FolderView) -> bool:
+    """Whether the job's own last word is enough; on a long list it is for most."""
+    if folder.verdict is not None:
+        return True
+    state = folder.state
+    told = state is not None and state.phase == "ended" and state.reason != "stopped"
+    return told and not record.requeue
+
+
+def _ahead(
+    records: Sequence[JobRecord], folders: Mapping[str, FolderView], ctx: Context
+) -> float | None:
+    """How far the file system's clock is ahead; asked only where the age of a file counts."""
     for record in records:
-        state = states[record.name]
-        view = seen.get(record.name, _OVER)
-        # 0.0: nobody watched, so a job that the scheduler has forgotten is long gone.
-        verdict = decide(Observation(now, record.submitted, state, view, 0.0))
-        rows.append(Row(record, Glance(verdict, state, view)))
-    return rows
+        folder = folders[record.name]
+        if folder.verdict is None and folder.activity_at is not None and not folder.problem:
+            return file_system_ahead(Path(record.folder).parent, ctx.clock.now())
+    return None
+
+
+def _row(
+    record: JobRecord,
+    folder: FolderView,
+    view: SchedulerView,
+    ctx: Context,
+    ahead: float | None,
+) -> Row:
+    ended = folder.state is not None and folder.state.phase == "ended"
+    if view.over and not ended and folder.verdict is None and not folder.problem:
+        # The job may have spoken its last word while the scheduler was asked.
+        folder = read_folder(record)
+    now = ctx.clock.now()
+    observation = observe(record, folder, view, now, ahead_s=ahead)
+    verdict = follow(folder.verdict, observation)
+    if folder.verdict is None:
+        keep_verdict(Path(record.folder), record.job_id, verdict, now)
+    glance = Glance(verdict, folder.state, view, folder.activity, problem=folder.problem)
+    return Row(record, glance, now, folder, ahead)
 
 
 def listing(ctx: Context) -> list[Row]:
+    """Every job that was ever submitted and not cleaned up, oldest first."""
+    return look(read_jobs(ctx.settings.jobs).records, ctx)
+
+
+def overview(ctx: Context) -> Overview:
     """Every endpoint that was ever launched and not cleaned up, oldest first."""
-    return look(all_records(ctx.settings.jobs), ctx)
+    found = read_jobs(ctx.settings.jobs)
+    rows = {row.record.name: row for row in look(found.records, ctx)}
+    groups = generations(found.records).values()
+    return Overview(
+        tuple(_meant([rows[record.name] for record in group]) for group in groups),
+        found.unreadable,
+        found.problem,
+    )
 
 
 def status(name: str, ctx: Context) -> Row:
-    """One endpoint by name, unique prefix or job id."""
-    return look([find_record(ctx.settings.jobs, name)], ctx)[0]
+    """One endpoint by name, unique prefix or job id: the job that its name means now.
+
+    Raises:
+        HpcvlmError: as `find_endpoint`.
+    """
+    return _meant(look(find_endpoint(ctx.settings.jobs, name), ctx))
+
+
+def _meant(rows: Sequence[Row]) -> Row:
+    meant = the_one_meant(rows, lambda row: isinstance(row.verdict, Ready), lambda row: row.is_over)
+    return replace(meant, generations=tuple(rows))
 
 
 def ready_endpoint(name: str, ctx: Context) -> tuple[JobRecord, Endpoint]:
@@ -92,14 +261,26 @@ def ready_endpoint(name: str, ctx: Context) -> tuple[JobRecord, Endpoint]:
         HpcvlmError: ``endpoint-not-ready`` with what it is instead.
     """
     row = status(name, ctx)
+    return row.record, require_ready(row)
+
+
+def require_ready(row: Row) -> Endpoint:
+    """How to reach an endpoint.
+
+    Raises:
+        HpcvlmError: ``endpoint-not-ready`` with what it is instead.
+    """
     endpoint = row.endpoint
     if endpoint is None:
+        shown = row.record.shown_name
+        over = row.is_over
         raise HpcvlmError(
             "endpoint-not-ready",
-            f"{row.record.name} is not ready: {describe(row.verdict)}",
-            f"hpcvlm wait {row.record.name}",
+            f"{shown} is not ready: {describe(row.verdict)}",
+            f"hpcvlm why {shown}" if over else f"hpcvlm wait {shown}",
+            row.notes,
         )
-    return row.record, endpoint
+    return endpoint
 
 
 def wait(
@@ -116,144 +297,24 @@ def wait(
         clock=ctx.clock,
         on_glance=on_glance,
         queue_timeout_s=queue_timeout_s,
+        patient=True,
     )
-    return Row(record, glance)
+    return Row(record, glance, ctx.clock.now())
 
 
 def explain(row: Row) -> Diagnosis:
-    """Why a failed job failed, from its verdict and its logs."""
-    folder = Path(row.record.folder)
-    out = read_tail(folder / "engine.out", 1 << 20)
-    err = read_tail(folder / "engine.err", 1 << 20) + read_tail(folder / "job.err")
-    found = diagnose(out, err)
-    if not row.record.repo:
-        return found
-    return replace(found, remedy=found.remedy.replace("OWNER/NAME", row.record.repo))
+    """Why a job failed, ended or waits, from its verdict, its logs and Slurm's accounts."""
+    from hpcvlm.ops.why import diagnose_row
+
+    return diagnose_row(row)
 
 
-def stop(
-    record: JobRecord, ctx: Context, *, on_wait: Callable[[float], None] = lambda _s: None
-) -> str:
-    """Stop one job and wait until it is gone.
-
-    Returns:
-        What happened: ``stopped``, or ``was over`` when there was nothing to stop.
-
-    Raises:
-        HpcvlmError: ``stop-failed`` when it is still there; says what still runs.
-    """
-    view = LiveSource(ctx.runner).view(record)
-    if not view.answered:
-        raise HpcvlmError(
-            "slurm-unavailable",
-            f"cannot stop {record.name}: {view.reason}; job {record.job_id} may still run",
-            f"scancel {record.job_id}, once Slurm answers",
-        )
-    if view.phase in _OVER_PHASES:
-        return "was over"
-    if record.executor == "local":
-        return _stop_local(record, ctx, on_wait)
-    return _stop_slurm(record, ctx, view.phase, on_wait)
+def is_failed(row: Row) -> bool:
+    """Whether it is over against everybody's will."""
+    return isinstance(row.verdict, Failed)
 
 
-def _stop_local(record: JobRecord, ctx: Context, on_wait: Callable[[float], None]) -> str:
-    pid = int(record.job_id)
-    send_signal(pid, signal.SIGTERM)
-    if not _until(lambda: not is_alive(pid, record.process_started), _GRACE_S, ctx, on_wait):
-        kill_session(pid)
-        _until(lambda: not is_alive(pid, record.process_started), 5.0, ctx, on_wait)
-    return "stopped"
-
-
-def _stop_slurm(
-    record: JobRecord, ctx: Context, phase: JobPhase | None, on_wait: Callable[[float], None]
-) -> str:
-    """First the script is asked, so that the engine ends in order; then Slurm is."""
-    environment = commands.clean_environment(ctx.environment)
-
-    def over() -> bool:
-        view = LiveSource(ctx.runner).view(record)
-        return view.answered and view.phase in _OVER_PHASES
-
-    if phase is not JobPhase.PENDING:
-        ctx.runner(commands.scancel_term(record.job_id), env=environment)
-        if _until(over, _GRACE_S, ctx, on_wait):
-            return "stopped"
-    ctx.runner(commands.scancel(record.job_id), env=environment)
-    if _until(over, _GONE_S, ctx, on_wait):
-        return "stopped"
-    raise HpcvlmError(
-        "stop-failed",
-        f"job {record.job_id} of {record.name} is still there after scancel",
-        f"squeue -j {record.job_id}; ask your admin if it stays in state COMPLETING",
-    )
-
-
-def _until(
-    done: Callable[[], bool], timeout_s: float, ctx: Context, on_wait: Callable[[float], None]
-) -> bool:
-    from tenacity import RetryCallState, Retrying, retry_if_result, wait_fixed
-
-    started = ctx.clock.now()
-
-    def too_long(_state: RetryCallState) -> bool:
-        return ctx.clock.now() - started > timeout_s
-
-    retrying = Retrying(
-        retry=retry_if_result(lambda result: not result),
-        stop=too_long,
-        wait=wait_fixed(_STOP_POLL_S),
-        sleep=ctx.clock.sleep,
-        before_sleep=lambda _state: on_wait(ctx.clock.now() - started),
-        retry_error_callback=lambda _state: False,
-    )
-    return bool(retrying(done))
-
-
-def describe(verdict: Verdict) -> str:
-    """A verdict in a few words."""
-    if isinstance(verdict, Ready):
-        return "ready"
-    if isinstance(verdict, Failed):
-        return f"failed ({FAILURES.get(verdict.reason, verdict.reason)})"
-    if isinstance(verdict, Ended):
-        return f"ended ({verdict.how})"
-    if isinstance(verdict, Unknown):
-        return f"unknown ({verdict.why})"
-    return verdict.phase
-
-
-FAILURES = {
-    "engine-exited": "the engine ended",
-    "start-timeout": "not ready within its start time",
-    "not-locked": "it answered without the key",
-    "model-not-listed": "/v1/models does not list the model",
-    "text-not-answered": "it did not answer a text prompt",
-    "image-not-answered": "it did not answer an image prompt",
-    "image-not-taken-in": "the image did not reach the model",
-    "snapshot-missing": "the snapshot cannot be read on the node",
-    "image-missing": "the container image cannot be read on the node",
-    "runtime-missing": "the container runtime is not on the node",
-    "curl-missing": "there is no curl on the node",
-    "module-missing": "an environment module could not be loaded",
-    "media-root-missing": "the media root is no folder on the node",
-    "cache-unwritable": "the cache folder cannot be written on the node",
-    "time-limit": "the time limit came before it was ready",
-    "out-of-memory": "the node's memory for the job was used up",
-    "node-failed": "the node failed",
-    "preempted": "preempted",
-    "vanished": "the scheduler forgot the job",
-    "job-failed": "the job failed",
-    "job-ended": "the job ended without a word",
-}
-
-_OVER_PHASES = (
-    None,
-    JobPhase.DONE,
-    JobPhase.FAILED,
-    JobPhase.CANCELLED,
-    JobPhase.TIMED_OUT,
-    JobPhase.OUT_OF_MEMORY,
-    JobPhase.NODE_FAILED,
-    JobPhase.PREEMPTED,
-)
+def _off(seconds: float) -> str:
+    minutes = abs(seconds) / 60
+    amount = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"  # noqa: PLR2004
+    return f"{amount} {'ahead' if seconds > 0 else 'behind'}"

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from hpcvlm.catalog.load import Resolved, apply_settings, find_model
 from hpcvlm.catalog.schema import ModelSpec
@@ -18,8 +19,9 @@ from hpcvlm.ops.local_engine import find_local_engine
 from hpcvlm.ops.served_snapshot import served_snapshot
 from hpcvlm.ops.site_files import model_layers, site_of
 from hpcvlm.plan.build import Surroundings, build_plan, check_request
+from hpcvlm.plan.chain import generation_name, job_count
 from hpcvlm.plan.engine import candidate_images
-from hpcvlm.plan.model import LaunchRequest, PlanResult
+from hpcvlm.plan.model import LaunchPlan, LaunchRequest, PlanResult
 from hpcvlm.render.script import Materials
 from hpcvlm.resources import data_root
 from hpcvlm.site.cluster import Cluster, parse_sinfo
@@ -29,6 +31,45 @@ from hpcvlm.slurm import commands
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,47}")
 _SUFFIX_ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 _SUFFIX_LETTERS = 4
+
+
+class Prepared(NamedTuple):
+    """A plan, and what it was made from, so that its successors can be planned as well.
+
+    Attributes:
+        result: the plan of the first job, with every issue.
+        request: what the user typed, with the media root as the engine will see it.
+        spec: the model.
+        site: the site.
+        found: what there is outside.
+    """
+
+    result: PlanResult
+    request: LaunchRequest
+    spec: ModelSpec
+    site: SiteSpec
+    found: Surroundings
+
+    def generation(self, number: int) -> LaunchPlan:
+        """The plan of the job of that generation; nobody is asked again."""
+        name, folder = self.found.name, Path(self.found.folder)
+        found = replace(
+            self.found,
+            name=generation_name(name, number),
+            folder=str(folder.with_name(generation_name(name, number))),
+            endpoint=name,
+            generation=number,
+            predecessor=str(folder.with_name(generation_name(name, number - 1))),
+        )
+        return build_plan(self.request, self.spec, self.site, found).plan
+
+    def successors(self) -> tuple[LaunchPlan, ...]:
+        """The plans of all jobs that take over from the first; none where it is not kept."""
+        plan = self.result.plan
+        if plan.executor != "slurm":
+            return ()
+        count = job_count(plan.keep_s, plan.time_limit_s, plan.overlap_s)
+        return tuple(self.generation(number) for number in range(2, count + 1))
 
 
 def prepare(request: LaunchRequest, ctx: Context, site: SiteSpec | None = None) -> PlanResult:
@@ -42,6 +83,15 @@ def prepare(request: LaunchRequest, ctx: Context, site: SiteSpec | None = None) 
     Raises:
         HpcvlmError: what cannot even be planned; problems of a plan are in its issues.
     """
+    return prepare_all(request, ctx, site).result
+
+
+def prepare_all(request: LaunchRequest, ctx: Context, site: SiteSpec | None = None) -> Prepared:
+    """As `prepare`, with all that the plans of successors need.
+
+    Raises:
+        HpcvlmError: as `prepare`.
+    """
     site_sources: dict[str, str] = {}
     of_model, of_site = _by_subject(request.settings)
     if site is None:
@@ -50,7 +100,7 @@ def prepare(request: LaunchRequest, ctx: Context, site: SiteSpec | None = None) 
     spec = resolved.spec
     # What cannot be read at all is told before anybody else is asked.
     name = _name(request, resolved.name)
-    request = _with_real_media_root(request)
+    typed, request = request.model, _with_real_media_root(request)
     check_request(request, spec)
     executor, cluster = _executor(request, site, ctx)
     site = _with_engine(site, spec, executor, ctx)
@@ -86,7 +136,8 @@ def prepare(request: LaunchRequest, ctx: Context, site: SiteSpec | None = None) 
         engine = result.plan.engine
         signed = image_issues(engine.image, engine.version, site, ctx)
         result = replace(result, issues=(*result.issues, *signed))
-    return replace(result, notes=(*_meant(request.model, resolved), *result.notes))
+    result = replace(result, notes=(*_meant(typed, resolved), *result.notes))
+    return Prepared(result, request, spec, site, found)
 
 
 def _meant(typed: str, resolved: Resolved) -> tuple[str, ...]:
@@ -99,16 +150,14 @@ def _meant(typed: str, resolved: Resolved) -> tuple[str, ...]:
 
 def materials() -> Materials:
     """The shipped texts that every job is made of."""
-    root = data_root()
-    template = root / "templates" / "sbatch" / "single_node.sbatch.j2"
-    staging = root / "templates" / "sbatch" / "staging.sh.j2"
-    picture = root / "templates" / "sbatch" / "picture.png"
+    folder = data_root() / "templates" / "sbatch"
+    parts = ((path.name, path.read_text(encoding="utf-8")) for path in folder.glob("*.sh.j2"))
     guard = Path(__file__).resolve().parent.parent / "engines" / "vllm_guard.py"
     return Materials(
-        template.read_text(encoding="utf-8"),
+        (folder / "single_node.sbatch.j2").read_text(encoding="utf-8"),
         guard.read_text(encoding="utf-8"),
-        picture.read_bytes(),
-        staging.read_text(encoding="utf-8"),
+        (folder / "picture.png").read_bytes(),
+        tuple(sorted(parts)),
     )
 
 

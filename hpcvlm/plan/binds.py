@@ -60,7 +60,7 @@ def engine_environment(site: SiteSpec, engine: PlannedEngine) -> Mapping[str, st
 
 
 def path_issues(plan: LaunchPlan) -> list[Issue]:
-    """What cannot be mounted into a container.
+    """What cannot be mounted into a container, or be written to by Slurm.
 
     Paths with colons and commas, at which Apptainer splits a --bind, and images of snapshots where
     no runtime takes them.
@@ -68,9 +68,9 @@ def path_issues(plan: LaunchPlan) -> list[Issue]:
     if plan.snapshot.image is not None and plan.runtime not in IMAGE_RUNTIMES:
         return [_image_refused(plan, plan.snapshot.image)]
     if plan.engine.image is None:
-        return []
+        return _folder_issues(plan)
     paths = {path for bind in plan.binds for path in (bind.source, bind.target)}
-    return [
+    return _folder_issues(plan) + [
         Issue(
             "path-unsafe",
             "binds",
@@ -87,6 +87,27 @@ def _snapshot_binds(snapshot: PlannedSnapshot) -> list[Bind]:
         return [Bind(snapshot.image, snapshot.path, in_image=True)]
     links = [Bind(host, seen) for host, seen in snapshot.link_targets]
     return [Bind(snapshot.repository_folder, snapshot.repository_folder), *links]
+
+
+def _folder_issues(plan: LaunchPlan) -> list[Issue]:
+    """Signs in the job folder's name that others read as their own.
+
+    Python splits PYTHONPATH at colons, and Slurm takes backslashes out of the names of output files
+    (sbatch(1), "filename pattern").
+    """
+    bad = {"\\": "a backslash"} if plan.executor == "slurm" else {}
+    if plan.engine.image is None:
+        bad[":"] = "a colon"  # which no container can mount either
+    return [
+        Issue(
+            "path-unsafe",
+            "HPCVLM_STATE",
+            f"the job cannot work in {plan.folder}: its name holds {words}",
+            "set HPCVLM_STATE to a folder without one",
+        )
+        for mark, words in bad.items()
+        if mark in plan.folder
+    ]
 
 
 def _image_refused(plan: LaunchPlan, image: str) -> Issue:

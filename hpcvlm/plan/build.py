@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from hpcvlm import __version__
@@ -26,6 +27,17 @@ from hpcvlm.plan.gpus import (
     parse_gpus,
     site_type,
 )
+from hpcvlm.plan.life import (
+    Kept,
+    check_life,
+    choose_idle,
+    choose_kept,
+    choose_listen,
+    choose_notify,
+    choose_restarts,
+    keep_issues,
+    listen_issues,
+)
 from hpcvlm.plan.model import (
     Issue,
     LaunchPlan,
@@ -37,10 +49,19 @@ from hpcvlm.plan.model import (
     StagedFile,
 )
 from hpcvlm.plan.options import option_source, serve_options
+from hpcvlm.plan.refusals import one_node_only, snapshot_issues, unsupported
+from hpcvlm.plan.safety import (
+    DOMAINS,
+    media_notes,
+    media_options,
+    media_root_issues,
+    media_root_of,
+    remote_code_issues,
+)
 from hpcvlm.plan.sbatch import partition_of, required_issues, sbatch_options
 from hpcvlm.plan.sources import COMMAND_LINE, DEFAULT, Sources
 from hpcvlm.plan.staging import prefetch_of, staging_of
-from hpcvlm.plan.time_limit import choose_time, place_of
+from hpcvlm.plan.time_limit import choose_time, longest_time, place_of
 from hpcvlm.site.cluster import Cluster
 from hpcvlm.site.schema import SiteSpec
 from hpcvlm.slurm.time import parse_duration
@@ -75,6 +96,9 @@ class Surroundings:
         preprocessor: the snapshot's preprocessor_config.json; None when it has none.
         approvals: what the site lets launches serve; None where it lets them serve everything.
         files: of the snapshot, for a copy on the node; empty when they are not all there.
+        endpoint: what the user calls it, where that is not `name`: of a successor.
+        generation: 1 for the first job of an endpoint.
+        predecessor: job folder of the job that this one takes over from.
     """
 
     executor: str
@@ -94,6 +118,9 @@ class Surroundings:
     snapshot_on_disk: bool = True
     approvals: Approvals | None = None
     files: tuple[StagedFile, ...] = ()
+    endpoint: str = ""
+    generation: int = 1
+    predecessor: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -126,6 +153,7 @@ def check_request(request: LaunchRequest, spec: ModelSpec) -> None:
         )
     if request.time is not None:
         parse_duration(request.time, "--time")
+    check_life(request)
 
 
 def build_plan(
@@ -145,20 +173,21 @@ def build_plan(
     place = place_of(found.cluster, partition)
     time_limit_s, time_issues = choose_time(request, spec, site, found.cluster, place, sources)
     # What the user typed comes first, then what the cluster has, then what is on disk.
-    issues = _unsupported(spec)
+    issues = unsupported(spec)
     heads = found.attention_heads or spec.parallelism.attention_heads
     issues += gpu_issues(gpus.asked, heads, found.executor, spec.parallelism.sizes)
     if (request.nodes or 1) > 1:
-        issues.append(_one_node_only(request))
+        issues.append(one_node_only(request))
     if found.cluster is not None:
         issues += cluster_issues(gpus, found.cluster, partition)
     issues += [*time_issues, *engine_issues, *_snapshot_issues(asked)]
-    media_root = _media_root(asked)
+    media_root = media_root_of(request, site, sources) or _private_media(found)
     options = serve_options(
         spec,
         snapshot=found.snapshot.path,
-        media_root=media_root or f"{found.folder}/media",
+        media_root=media_root,
         tensor_parallel_size=max(1, gpus.asked.count),
+        media=media_options(spec, site, engine.version),
     )
     cache = f"{found.cache_root}/{_cache_name(engine)}"
     environment = engine_variables(
@@ -173,18 +202,30 @@ def build_plan(
         for name, value in {**environment, **fit.environment}.items()
         if name not in fit.unset
     }
-    plan = _assemble(asked, engine, time_limit_s, media_root, cache, dict(fit.options), environment)
+    kept = choose_kept(
+        request,
+        site,
+        time_limit_s=time_limit_s,
+        longest_s=longest_time(site, found.cluster, place),
+        start_timeout_s=start_timeout_s(spec),
+        sources=sources,
+    )
+    plan = _assemble(asked, engine, kept, media_root, cache, dict(fit.options), environment)
     issues += fit.issues
+    issues += remote_code_issues(spec, found.snapshot, fit.options, request.engine_arguments)
+    issues += listen_issues(plan.listen, engine.version)
+    issues += keep_issues(request, site, found.executor, kept)
     issues += gpu_age_issues(_gpu_specs(asked), engine.version)
     if found.executor == "slurm":
         issues += required_issues(request, site, plan.sbatch)
-    issues += _media_root_issues(asked)
+    issues += media_root_issues(request, site)
     if memory.fits is False and not any(issue.code == "tensor-parallel" for issue in issues):
         from hpcvlm.plan.memory import memory_issues
 
         issues += memory_issues(memory, gpus.asked.text)
     issues += path_issues(plan)
-    return PlanResult(plan, tuple(issues), memory, fit.notes)
+    notes = (*fit.notes, *media_notes(spec, site, engine.version))
+    return PlanResult(plan, tuple(issues), memory, notes)
 
 
 def _gpu_specs(asked: _Inputs) -> tuple[GpuSpec, ...]:
@@ -216,8 +257,8 @@ def _memory(asked: _Inputs, engine: PlannedEngine, options: Mapping[str, object]
 def _assemble(
     asked: _Inputs,
     engine: PlannedEngine,
-    time_limit_s: int,
-    media_root: str | None,
+    kept: Kept,
+    media_root: str,
     cache: str,
     options: Mapping[str, object],
     environment: Mapping[str, str],
@@ -225,6 +266,8 @@ def _assemble(
     request, spec, site, found = asked.request, asked.spec, asked.site, asked.found
     sources, gpus = asked.sources, asked.gpus
     _say_where_from(asked, options, engine)
+    listen, listen_host = choose_listen(request, site, found.executor, sources)
+    restarts = choose_restarts(request, site, sources)
     sbatch = sbatch_options(
         request,
         site,
@@ -234,9 +277,11 @@ def _assemble(
         partition=asked.partition,
         place=place_of(found.cluster, asked.partition),
         gpus=gpus,
-        time_limit_s=time_limit_s,
+        time_limit_s=kept.time_limit_s,
+        requeue=restarts > 0,
         sources=sources,
     )
+    idle_s, notify = choose_idle(request, site, sources), choose_notify(site, sources)
     return LaunchPlan(
         hpcvlm_version=__version__,
         name=found.name,
@@ -250,7 +295,7 @@ def _assemble(
         partition=asked.partition,
         nodes=request.nodes or 1,
         gpus=gpus.asked,
-        time_limit_s=time_limit_s,
+        time_limit_s=kept.time_limit_s,
         start_timeout_s=start_timeout_s(spec),
         stop_timeout_s=STOP_TIMEOUT_S,
         tensor_parallel_size=max(1, gpus.asked.count),
@@ -263,7 +308,7 @@ def _assemble(
             engine,
             folder=found.folder,
             snapshot=found.snapshot,
-            media_root=media_root or f"{found.folder}/media",
+            media_root=media_root,
             cache=cache,
         ),
         snapshot=found.snapshot,
@@ -271,9 +316,9 @@ def _assemble(
             found.snapshot.path, options, request.engine_arguments
         ),
         environment=tuple(environment.items()),
-        listen_host="127.0.0.1" if _loopback(asked) else "0.0.0.0",  # noqa: S104 - keyed
-        media_root=media_root or f"{found.folder}/media",
-        media_root_is_private=media_root is None,
+        listen_host=listen_host,
+        media_root=media_root,
+        media_root_is_private=media_root == _private_media(found),
         scratch_root=site.scratch_root,
         cache=cache,
         phases=vllm.PHASES,
@@ -291,34 +336,24 @@ def _assemble(
             options,
             request.engine_arguments,
         ),
+        endpoint=found.endpoint or found.name,
+        generation=found.generation,
+        predecessor=found.predecessor,
+        keep_s=kept.keep_s,
+        overlap_s=kept.overlap_s,
+        listen=listen,
+        idle_s=idle_s,
+        restarts=restarts,
+        lease_s=request.lease_s,
+        notify=notify,
+        activity=vllm.activity_metrics(engine.version),
     )
 
 
-def _media_root(asked: _Inputs) -> str | None:
-    return asked.sources.first(
-        "media root",
-        (asked.request.media_root, COMMAND_LINE),
-        (asked.site.media_root, "site.media_root"),
-    )
-
-
-def _media_root_issues(asked: _Inputs) -> list[Issue]:
-    """A folder of images that the site does not allow."""
-    root, allowed = asked.request.media_root, asked.site.media_roots
-    if root is None or not allowed:
-        return []
-    if any(
-        root == place.rstrip("/") or root.startswith(place.rstrip("/") + "/") for place in allowed
-    ):
-        return []
-    return [
-        Issue(
-            "media-root-refused",
-            "--media-root",
-            f"--media-root {root} lies in none of the folders that {asked.site.name} allows",
-            f"a folder in {' or '.join(allowed)}",
-        )
-    ]
+def _private_media(found: Surroundings) -> str:
+    """The folder of the endpoint's first job, so that pictures stay where they are."""
+    first = PurePosixPath(found.folder).with_name(found.endpoint or found.name)
+    return str(first / "media")
 
 
 def _say_where_from(asked: _Inputs, options: Mapping[str, object], engine: PlannedEngine) -> None:
@@ -331,7 +366,6 @@ def _say_where_from(asked: _Inputs, options: Mapping[str, object], engine: Plann
         sources.say("snapshot path", "model.snapshot.path")
     asked_version = asked.request.engine_version
     sources.say("engine", COMMAND_LINE if asked_version else "site.engines")
-    sources.say("listen", "site.listen")
     if engine.image:
         sources.say("container", "site.engines" if asked.site.engines else "site.image_folder")
     for name in options:
@@ -339,6 +373,8 @@ def _say_where_from(asked: _Inputs, options: Mapping[str, object], engine: Plann
         said = next((p for p in places if known.get(p, DEFAULT) != DEFAULT or _has(known, p)), None)
         sources.say(f"option {name}", said or "hpcvlm")
     sources.say("option tensor-parallel-size", "from the GPUs")
+    if sources.taken.get(f"option {DOMAINS}") == "hpcvlm" and asked.site.media_domains:
+        sources.say(f"option {DOMAINS}", "site.media_domains")
     if "option allowed-local-media-path" in sources.taken:
         sources.say("option allowed-local-media-path", "from the media root")
 
@@ -348,50 +384,16 @@ def _has(known: Mapping[str, str], place: str) -> bool:
     return any(key.startswith(f"{place}.") for key in known)
 
 
-def _loopback(asked: _Inputs) -> bool:
-    return asked.found.executor == "local" or asked.site.listen == "loopback"
-
-
 def _snapshot_issues(asked: _Inputs) -> list[Issue]:
-    found = asked.found
-    if asked.spec.unsupported is not None:
+    found, spec = asked.found, asked.spec
+    if spec.unsupported is not None:
         return []
-    name = found.model or asked.spec.name
-    if asked.spec.snapshot.path is not None:
-        code, remedy = "snapshot-missing", "correct 'snapshot: path' in the model's file"
-        if found.snapshot.image is not None:
-            remedy += ", or make the image again: hpcvlm snapshots export REPO FILE.sqsh"
-    elif found.snapshot_on_disk:
-        code, remedy = "snapshot-broken", f"hpcvlm snapshots verify {name} --repair"
-    else:
-        code, remedy = "snapshot-missing", f"hpcvlm snapshots pull {name}"
-    issues = [Issue(code, "snapshot", problem, remedy) for problem in found.snapshot_problems]
-    if found.approvals is not None and found.snapshot_on_disk:
-        issues += approval_issues(found.snapshot, found.approvals)
+    name = found.model or spec.name
+    on_disk, approvals = found.snapshot_on_disk, found.approvals
+    issues = snapshot_issues(spec, name, found.snapshot, found.snapshot_problems, on_disk)
+    if approvals is not None and on_disk:
+        issues += approval_issues(found.snapshot, approvals)
     return issues
-
-
-def _unsupported(spec: ModelSpec) -> list[Issue]:
-    if spec.unsupported is None:
-        return []
-    instead = " or ".join(spec.unsupported.instead)
-    return [
-        Issue(
-            "model-unsupported",
-            "MODEL",
-            f"{spec.name} cannot be served: {spec.unsupported.reason}",
-            f"hpcvlm launch {instead}" if instead else "hpcvlm models ls lists what can be",
-        )
-    ]
-
-
-def _one_node_only(request: LaunchRequest) -> Issue:
-    return Issue(
-        "nodes-unsupported",
-        "--nodes",
-        f"--nodes {request.nodes}: one endpoint runs on one node",
-        "leave --nodes out, and ask for more GPUs per node",
-    )
 
 
 def _cache_name(engine: PlannedEngine) -> str:

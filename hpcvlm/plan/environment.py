@@ -6,6 +6,7 @@ from hpcvlm.catalog.schema import ModelSpec
 from hpcvlm.engines import vllm
 from hpcvlm.plan.binds import engine_environment
 from hpcvlm.plan.model import PlannedEngine
+from hpcvlm.plan.safety import media_environment
 from hpcvlm.plan.sources import Sources
 from hpcvlm.site.schema import SiteSpec
 from hpcvlm.slurm.time import parse_duration
@@ -41,7 +42,8 @@ def engine_variables(
             payloads=f"{folder}/payloads",
             key_file=f"{folder}/key",
             start_timeout_s=start_timeout_s(spec),
-        ),
+        )
+        | media_environment(site, engine.version),
         "site.proxy": _proxies(site),
         "site.environment": site.environment,
         "site.engines": engine_environment(site, engine),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hpcvlm.plan.chain import job_count
 from hpcvlm.plan.model import LaunchPlan
 from hpcvlm.slurm.time import format_time_limit
 
@@ -27,8 +28,25 @@ class PlanLine:
 
 
 def gpu_hours(plan: LaunchPlan) -> float:
-    """The most that the job can cost: GPUs times hours until its time limit."""
-    return plan.gpus.count * plan.nodes * plan.time_limit_s / SECONDS_PER_HOUR
+    """The most that a launch can cost: GPUs times hours until the time limit of every job."""
+    hours = plan.time_limit_s / SECONDS_PER_HOUR
+    return plan.gpus.count * plan.nodes * hours * jobs_of(plan)
+
+
+def jobs_of(plan: LaunchPlan) -> int:
+    """How many jobs a launch submits."""
+    if plan.executor != "slurm":
+        return 1
+    return job_count(plan.keep_s, plan.time_limit_s, plan.overlap_s)
+
+
+def chain_sentence(plan: LaunchPlan) -> str:
+    """``3d = 4 jobs of 24 h …``; empty where the endpoint is one job."""
+    count = jobs_of(plan)
+    if plan.keep_s is None or count == 1:
+        return ""
+    each, overlap = format_time_limit(plan.time_limit_s), format_time_limit(plan.overlap_s)
+    return f"{format_time_limit(plan.keep_s)} = {count} jobs of {each}, each overlapping {overlap}"
 
 
 def plan_lines(plan: LaunchPlan) -> tuple[PlanLine, ...]:
@@ -71,10 +89,28 @@ def _engine(plan: LaunchPlan) -> list[PlanLine]:
     return [
         *lines,
         PlanLine("engine", "command", " ".join(engine.command), said.get("engine", "")),
-        PlanLine("engine", "listens on", plan.listen_host, said.get("listen", "")),
+        PlanLine("engine", "listens on", _LISTENS[plan.listen], said.get("listen", "")),
         PlanLine("engine", "media root", plan.media_root, said.get("media root", "the job's own")),
         PlanLine("engine", "cache", plan.cache, said.get("cache", "")),
     ]
+
+
+def _life(plan: LaunchPlan) -> list[PlanLine]:
+    """What happens to the job after it is ready; only what was asked for."""
+    said, lines = plan.sources, []
+    if kept := chain_sentence(plan):
+        lines.append(PlanLine("job", "kept", kept, said.get("keep", "")))
+    if plan.idle_s is not None:
+        idle = f"after {format_time_limit(plan.idle_s)} without a request"
+        lines.append(PlanLine("job", "ends", idle, said.get("idle", "")))
+    if plan.restarts:
+        lines.append(PlanLine("job", "restarts", str(plan.restarts), said.get("restarts", "")))
+    if plan.notify is not None:
+        who = ("command", plan.notify.command), ("webhook", plan.notify.webhook_file)
+        names = [name for name, value in (*who, ("mail", plan.notify.mail_to)) if value]
+        told = f"{', '.join(names)} on {', '.join(plan.notify.events)}"
+        lines.append(PlanLine("job", "tells", told, said.get("notify", "")))
+    return lines
 
 
 def _job(plan: LaunchPlan) -> list[PlanLine]:
@@ -82,6 +118,7 @@ def _job(plan: LaunchPlan) -> list[PlanLine]:
     lines = [
         PlanLine("job", "runs on", plan.executor, said.get("executor", "")),
         PlanLine("job", "GPUs", plan.gpus.text, said.get("gpus", "")),
+        *_life(plan),
     ]
     if plan.executor != "slurm":
         limit = format_time_limit(plan.time_limit_s)
@@ -96,7 +133,15 @@ def _job(plan: LaunchPlan) -> list[PlanLine]:
     return lines
 
 
+_LISTENS = {
+    "node": "0.0.0.0 (every host)",
+    "loopback": "127.0.0.1 (its own node)",
+    "socket": "a Unix socket (you alone)",
+}
+
 _SOURCE_OF = {
+    "requeue": "restarts",
+    "no-requeue": "restarts",
     "job-name": "endpoint",
     "gpus-per-node": "gpus",
     "gres": "gpus",

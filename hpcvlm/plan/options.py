@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from hpcvlm.catalog.schema import ModelSpec
 
 SNAPSHOT = "{snapshot}"
+NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 def serve_options(
-    spec: ModelSpec, *, snapshot: str, media_root: str, tensor_parallel_size: int
+    spec: ModelSpec,
+    *,
+    snapshot: str,
+    media_root: str,
+    tensor_parallel_size: int,
+    media: Mapping[str, object] = NOTHING,
 ) -> dict[str, object]:
     """Options by name, without dashes; the file's own `options` win over what follows from it.
 
@@ -17,6 +26,7 @@ def serve_options(
         snapshot: its folder, which ``{snapshot}`` in a value stands for.
         media_root: folder below which ``file://`` images are allowed.
         tensor_parallel_size: GPUs that share the weights.
+        media: what limits the hosts that images may come from.
     """
     options: dict[str, object] = {
         "served-model-name": spec.served_name or spec.snapshot.repo,
@@ -25,6 +35,7 @@ def serve_options(
     if spec.multimodal.limit_per_prompt:
         options["limit-mm-per-prompt"] = dict(spec.multimodal.limit_per_prompt)
         options["allowed-local-media-path"] = media_root
+    options |= media
     if spec.multimodal.processor:
         options["mm-processor-kwargs"] = dict(spec.multimodal.processor)
     if spec.custom_code:

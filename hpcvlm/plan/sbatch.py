@@ -35,6 +35,7 @@ def sbatch_options(
     place: str | None,
     gpus: ChosenGpus,
     time_limit_s: int,
+    requeue: bool = False,
     sources: Sources,
 ) -> tuple[SbatchOption, ...]:
     """Every option, hpcvlm's own first, then the site's further ones.
@@ -50,6 +51,7 @@ def sbatch_options(
         place: the partition that the job will be in: that one, or the cluster's default.
         gpus: as `hpcvlm.plan.gpus.choose_gpus` gives it.
         time_limit_s: of the job.
+        requeue: whether Slurm may put the job back into its queue.
         sources: notes where each value is from.
     """
     escaped = str(PurePosixPath(folder)).replace("%", "%%")
@@ -61,6 +63,7 @@ def sbatch_options(
         "time": format_time_limit(time_limit_s),
         "signal": f"B:TERM@{WARN_BEFORE_END_S}",
         "nodes": str(request.nodes or 1),
+        "requeue" if requeue else "no-requeue": "",
     }
     if snapshot is not None:
         comment = use_comment(snapshot.repo, snapshot.commit)
@@ -76,7 +79,8 @@ def sbatch_options(
         )
         if value
     }
-    further = {key: value for key, value in site.sbatch.items() if key not in options}
+    decided = {*options, "requeue", "no-requeue"}  # the job must know which of these holds
+    further = {key: value for key, value in site.sbatch.items() if key not in decided}
     for key in further:
         sources.say(f"sbatch.{key}", f"site.sbatch.{key}")
     return tuple(SbatchOption(key, value) for key, value in (options | further).items())

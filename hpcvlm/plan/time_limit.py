@@ -39,7 +39,7 @@ def choose_time(
     """
     seconds = parse_duration(request.time or spec.time, "--time" if request.time else "time")
     sources.say("time", COMMAND_LINE if request.time else "model.time")
-    limit = _longest(site, cluster, place)
+    limit = longest_time(site, cluster, place)
     if limit is None or seconds <= limit:
         return seconds, []
     if request.time is None:
@@ -56,7 +56,7 @@ def choose_time(
     return seconds, [issue]
 
 
-def _longest(site: SiteSpec, cluster: Cluster | None, place: str | None) -> int | None:
+def longest_time(site: SiteSpec, cluster: Cluster | None, place: str | None) -> int | None:
     """The partition's time limit in seconds, None when there is none."""
     partition = cluster.partition(place) if cluster is not None else None
     limits = [partition.time_limit_s] if partition is not None else []

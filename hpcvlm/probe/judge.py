@@ -231,6 +231,18 @@ def skipped(case: str, reason: str) -> CaseResult:
     return CaseResult(name=case, verdict=Verdict.SKIPPED, reason=reason)
 
 
+def policy_respected(result: CaseResult) -> CaseResult:
+    """An engine that was told to fetch from no such host, and does not: no failure of it.
+
+    What the policy forbids cannot be proven; the picture went in by other ways.
+    """
+    if result.kind is not Kind.POLICY:
+        return result
+    return replace(
+        result, verdict=Verdict.SKIPPED, reason=f"refused by policy: {result.reason}", remedy=""
+    )
+
+
 def failed_unasked(case: str, failure: Failure) -> CaseResult:
     """A case whose failure is known before it is asked."""
     return _fail(skipped(case, ""), failure)

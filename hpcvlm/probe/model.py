@@ -82,7 +82,7 @@ class CaseResult:
         verdict: passed, failed or skipped.
         reason: one sentence; for a passed case what was seen.
         remedy: what to do about a failure; may be empty.
-        kind: the sort of failure; empty unless failed.
+        kind: the sort of failure; empty unless failed, or skipped since a policy forbids it.
         latency_s: seconds from the request to the end of the answer.
         first_token_s: seconds to the first piece of text of a stream.
         prompt_tokens: as the engine counted them.

@@ -207,7 +207,7 @@ class _SmokeTest:
             result, reply = self._ask_about(cases.IMAGE_URL, question, (server.url,))
             loopback = is_loopback(host) and not self._target.same_host
             fetch = Fetch(server.origin, server.fetched_from, self._base64_answered, loopback)
-        return judge.judge_url_picture(result, reply, fetch)
+        return judge.policy_respected(judge.judge_url_picture(result, reply, fetch))
 
     def _picture_host(self) -> str:
         if self._target.same_host or self._target.socket is not None:

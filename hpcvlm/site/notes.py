@@ -117,6 +117,7 @@ def _plugins(config: SlurmConfig) -> list[str]:
     ]
     # Where it is none, Slurm shows task/none or (null), by its version.
     task = config.values.get("TaskPlugin", "cgroup")
+    task = "none" if task in {"", "(null)"} else task
     if "cgroup" not in task:
         notes.append(
             f"TaskPlugin={task}: without task/cgroup nothing keeps a job off the GPUs of others"

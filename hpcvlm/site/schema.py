@@ -32,8 +32,19 @@ EngineVersion = Annotated[
 ]
 Command = Annotated[tuple[str, ...], Rule("a list with a command and its arguments", at_least=1)]
 Count = Annotated[int, Rule("a whole number, 1 or more", at_least=1)]
+Restarts = Annotated[int, Rule("a whole number, 0 or more", at_least=0)]
 Memory = Annotated[str, Rule("a size such as 60G", pattern=r"[0-9]+[KMGT]?")]
 Duration = Annotated[str, Rule(f"a duration {EXPECTED}", accepts=_is_duration)]
+AbsolutePath = Annotated[
+    str, Rule("a path from the root, such as /etc/hpcvlm/webhook", pattern=r"/.+")
+]
+HostName = Annotated[
+    str,
+    Rule(
+        "the name or address of a host as it stands in URLs, such as images.example.org, or '*'",
+        pattern=r"\*|[A-Za-z0-9_.:-]+",
+    ),
+]
 ScratchFolder = Annotated[
     str,
     Rule(
@@ -119,12 +130,37 @@ class Proxy(Section):
 
 
 class Notify(Section):
-    """Mails that Slurm sends about a job."""
+    """Who is told what becomes of an endpoint: by Slurm's mails, and by the job itself."""
 
     mail_type: tuple[str, ...] = about(
-        "when, as sbatch's --mail-type takes it: END, FAIL, TIME_LIMIT_80", default=()
+        "when Slurm sends a mail, as sbatch's --mail-type takes it: END, FAIL, TIME_LIMIT_80",
+        default=(),
     )
-    mail_user: str | None = about("to whom; the job's owner when left out", default=None)
+    mail_user: str | None = about("to whom Slurm does; the job's owner when left out", default=None)
+    events: tuple[Literal["ready", "failed", "expiring", "ended"], ...] = about(
+        "when the job itself runs the command, posts to the webhook and sends the mail below",
+        default=("expiring", "failed"),
+    )
+    command: tuple[str, ...] = about(
+        "program of the nodes and its arguments; what happened is in its environment", default=()
+    )
+    webhook_file: AbsolutePath | None = about(
+        "file that holds an address which JSON is posted to, as Slack's webhooks take it; only its "
+        "owner may read it",
+        default=None,
+    )
+    mail_to: str | None = about("address for the mail command of the nodes", default=None)
+
+
+class Keep(Section):
+    """Endpoints that outlast a job (`launch --keep`): jobs that take over from each other."""
+
+    overlap: Duration | None = about(
+        "how long before the end of a job its successor may begin; the model's start_timeout and "
+        "ten minutes when left out, at most half of the job's time",
+        default=None,
+    )
+    most_jobs: Count = about("most jobs that one launch may queue", default=50)
 
 
 class Store(Section):
@@ -253,9 +289,24 @@ class SiteSpec(Section):
     )
     binds: tuple[Bind, ...] = about("folders every container needs", default=())
     proxy: Proxy = about("how compute nodes reach the outside", default=Proxy())
-    notify: Notify = about("mails that Slurm sends about a job", default=Notify())
-    listen: Literal["node", "loopback"] = about(
-        "whether other hosts reach the engine, or only its own node", default="node"
+    media_domains: tuple[HostName, ...] = about(
+        "the only hosts that engines may fetch images from; none when empty, any with '*'",
+        default=(),
+    )
+    notify: Notify = about("who is told what becomes of an endpoint", default=Notify())
+    listen: Literal["node", "loopback", "socket"] = about(
+        "who reaches the engine: other hosts, every user of its own node, or through a Unix socket "
+        "its own user only; hpcvlm connect makes a way from elsewhere",
+        default="node",
+    )
+    keep: Keep = about("endpoints that outlast a job", default=Keep())
+    idle: Duration | None = about(
+        "a job ends when no request has run for so long; never when left out", default=None
+    )
+    restarts: Restarts = about(
+        "how often an engine that was ready is started again when it dies, and how often Slurm may "
+        "requeue its job",
+        default=0,
     )
     environment: dict[VariableName, str] = about(
         "environment of every engine", default_factory=dict

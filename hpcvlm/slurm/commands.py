@@ -8,6 +8,7 @@ does no harm.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 Argv = tuple[str, ...]
 
@@ -108,9 +109,45 @@ def sacct(job_ids: Sequence[str]) -> Argv:
     )
 
 
-def sbatch(script: str) -> Argv:
-    """Submits a script and prints nothing but the job's number."""
-    return ("sbatch", "--parsable", script)
+def sbatch(script: str, dependency: str | None = None) -> Argv:
+    """Submits a script and prints nothing but the job's number.
+
+    Args:
+        script: its path.
+        dependency: as --dependency takes it; see `after`.
+    """
+    depends = (f"--dependency={dependency}",) if dependency else ()
+    return ("sbatch", "--parsable", *depends, script)
+
+
+def after(job_id: str, minutes: int) -> str:
+    """A dependency: so many minutes after another job began (sbatch(1), --dependency=after)."""
+    return f"after:{job_id}+{minutes}" if minutes else f"after:{job_id}"
+
+
+FOLDER_FIELDS = ("job_id", "folder")
+_FOLDER_FORMAT = "%i|%Z"
+
+
+def squeue_folders() -> Argv:
+    """The working directory of each of the caller's jobs, also of those just ended."""
+    return (
+        *("squeue", "--noheader", "--all", "--states=all", "--me"),
+        f"--format={_FOLDER_FORMAT}",
+    )
+
+
+def sacct_folders(since: datetime) -> Argv:
+    """The working directory of each of the caller's jobs in the accounts.
+
+    Args:
+        since: jobs that ended before it are left out; sacct takes it as local time.
+    """
+    return (
+        *("sacct", "--noheader", "--parsable2", "--allocations"),
+        f"--starttime={since.strftime('%Y-%m-%dT%H:%M:%S')}",
+        "--format=JobID,WorkDir",
+    )
 
 
 def sbatch_test(script: str) -> Argv:

@@ -32,6 +32,12 @@ def use_comment(repo: str, commit: str) -> str:
     return f"{_MARK}{repo}@{commit}"
 
 
+def served_repo(comment: str) -> str:
+    """The repository that a job's comment names; empty where it names none."""
+    use = _USE.search(comment)
+    return use["repo"] if use is not None else ""
+
+
 def parse_comments(code: int, stdout: str, stderr: str) -> list[CommentedJob]:
     """The jobs whose comments name a snapshot, of all that squeue shows.
 

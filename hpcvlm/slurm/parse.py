@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum
 
 from hpcvlm.errors import HpcvlmError
-from hpcvlm.slurm.commands import SACCT_FIELDS, SQUEUE_FIELDS
+from hpcvlm.slurm.commands import FOLDER_FIELDS, SACCT_FIELDS, SQUEUE_FIELDS
 from hpcvlm.slurm.model import SlurmJob
 from hpcvlm.slurm.states import phase_of, state_name
 from hpcvlm.slurm.time import parse_time_limit
@@ -31,6 +32,31 @@ _UNREACHABLE = (
     "slurm accounting storage is disabled",
     "slurm temporarily unable to accept job",
     "slurm is currently in a maintenance",
+)
+# What sbatch says when its request, or the answer to it, was lost on the way (the names of these
+# errors are SLURM_COMMUNICATIONS_*_ERROR in slurm_errno.c): the job may have been taken.
+_LOST_ON_THE_WAY = (
+    "socket timed out",
+    "zero bytes were transmitted or received",
+    "receive failure",
+    "send failure",
+    "shutdown failure",
+    "communications receive error",
+    "communications send error",
+    "communications shutdown error",
+    "connection reset",
+    "broken pipe",
+    "unexpected message received",
+)
+# What says that nothing was taken, and that a later attempt may be (sbatch.c, slurm_errno.c).
+_TAKEN_LATER = (
+    "slurm temporarily unable to accept job",
+    "slurm job queue full",
+    "job creation temporarily disabled",
+    "slurm is currently in a maintenance",
+    "(connect failure)",
+    "connection refused",
+    "communications connection error",
 )
 _NO_MESSAGE = ('Try "', "sbatch: error: For instance:")
 _NO_SUCH_JOB = "invalid job id specified"
@@ -95,6 +121,55 @@ def parse_sbatch(code: int, stdout: str, stderr: str) -> Submission:
             tuple(words),
         )
     return Submission(match[1], match[2], (*before, *words))
+
+
+class NoCommandError(HpcvlmError):
+    """Slurm cannot be asked since this machine has no such command."""
+
+
+class Outcome(Enum):
+    """What is known of a submission that did not simply give a number."""
+
+    REFUSED = "refused"
+    LATER = "later"
+    IN_DOUBT = "in doubt"
+
+
+def sbatch_outcome(code: int, stdout: str, stderr: str) -> Outcome:
+    """Whether an sbatch that gave no job number, or failed, may have submitted a job.
+
+    Returns:
+        ``REFUSED`` or ``LATER`` where it is certain that nothing was submitted (``LATER``: the
+        same request may be taken in a minute), else ``IN_DOUBT``.
+    """
+    if code == COMMAND_NOT_FOUND:
+        return Outcome.REFUSED
+    text = " ".join(_lines(stderr)).lower()
+    if code in (0, COMMAND_TIMED_OUT) or code < 0 or re.search(r"^\d+", stdout, re.MULTILINE):
+        return Outcome.IN_DOUBT
+    if any(phrase in text for phrase in _LOST_ON_THE_WAY):
+        return Outcome.IN_DOUBT
+    if any(phrase in text for phrase in _TAKEN_LATER):
+        return Outcome.LATER
+    if any(phrase in text for phrase in _UNREACHABLE) or "sbatch: " not in text:
+        return Outcome.IN_DOUBT
+    return Outcome.REFUSED
+
+
+def parse_folders(command: str, code: int, stdout: str, stderr: str) -> dict[str, str]:
+    """The working directory of each job, by the job's number.
+
+    Args:
+        command: ``squeue`` or ``sacct``, for messages.
+        code: its exit code.
+        stdout: what it printed.
+        stderr: what it complained of.
+
+    Raises:
+        HpcvlmError: ``slurm-unavailable`` or ``slurm-output``.
+    """
+    refuse_failed(command, code, stderr)
+    return {row["job_id"].strip(): row["folder"] for row in _rows(stdout, FOLDER_FIELDS)}
 
 
 def parse_sbatch_test(code: int, stdout: str, stderr: str) -> TestedSubmission:
@@ -169,7 +244,7 @@ def refuse_failed(command: str, code: int, stderr: str) -> None:
 
 def _refuse_unavailable(command: str, code: int, words: Sequence[str]) -> None:
     if code == COMMAND_NOT_FOUND:
-        raise HpcvlmError(
+        raise NoCommandError(
             "slurm-unavailable",
             f"there is no {command} command here",
             "run hpcvlm on a login node of the cluster, or load the site's slurm module",

@@ -1,4 +1,4 @@
-"""Every Slurm job state and the usual pending reasons: what they mean to us, and in words.
+"""Every Slurm job state: what it means to us.
 
 The long and the compact names are those of squeue(1), "JOB STATE CODES", with the flags that newer
 Slurm shows in the same place. A name that is not known is shown as it is.
@@ -14,7 +14,9 @@ class JobPhase(Enum):
     """What a job's state means for an endpoint."""
 
     PENDING = "pending"
+    STARTING = "starting"
     RUNNING = "running"
+    SUSPENDED = "suspended"
     ENDING = "ending"
     DONE = "done"
     FAILED = "failed"
@@ -31,16 +33,24 @@ class JobPhase(Enum):
         return self not in _NOT_OVER
 
 
-_NOT_OVER = {JobPhase.PENDING, JobPhase.RUNNING, JobPhase.ENDING, JobPhase.UNKNOWN}
+_NOT_OVER = {
+    JobPhase.PENDING,
+    JobPhase.STARTING,
+    JobPhase.RUNNING,
+    JobPhase.SUSPENDED,
+    JobPhase.ENDING,
+    JobPhase.UNKNOWN,
+}
 
-# A job that holds an allocation counts as RUNNING, whatever is done to it; one that waits for its
-# first or next allocation counts as PENDING.
+# RUNNING is a job whose processes run. STARTING has its allocation, but its nodes are still being
+# made ready; SUSPENDED has it, too, but its processes are frozen. One that waits for its first or
+# next allocation counts as PENDING.
 _PHASES: dict[str, JobPhase] = {
     "BOOT_FAIL": JobPhase.NODE_FAILED,
     "CANCELLED": JobPhase.CANCELLED,
     "COMPLETED": JobPhase.DONE,
     "COMPLETING": JobPhase.ENDING,
-    "CONFIGURING": JobPhase.RUNNING,
+    "CONFIGURING": JobPhase.STARTING,
     "DEADLINE": JobPhase.TIMED_OUT,
     "EXPEDITING": JobPhase.ENDING,
     "FAILED": JobPhase.FAILED,
@@ -48,7 +58,7 @@ _PHASES: dict[str, JobPhase] = {
     "NODE_FAIL": JobPhase.NODE_FAILED,
     "OUT_OF_MEMORY": JobPhase.OUT_OF_MEMORY,
     "PENDING": JobPhase.PENDING,
-    "POWER_UP_NODE": JobPhase.RUNNING,
+    "POWER_UP_NODE": JobPhase.STARTING,
     "PREEMPTED": JobPhase.PREEMPTED,
     "RECONFIG_FAIL": JobPhase.PENDING,
     "REQUEUED": JobPhase.PENDING,
@@ -61,8 +71,8 @@ _PHASES: dict[str, JobPhase] = {
     "SIGNALING": JobPhase.RUNNING,
     "SPECIAL_EXIT": JobPhase.PENDING,
     "STAGE_OUT": JobPhase.ENDING,
-    "STOPPED": JobPhase.RUNNING,
-    "SUSPENDED": JobPhase.RUNNING,
+    "STOPPED": JobPhase.SUSPENDED,
+    "SUSPENDED": JobPhase.SUSPENDED,
     "TIMEOUT": JobPhase.TIMED_OUT,
     "UPDATE_DB": JobPhase.ENDING,
 }
@@ -114,88 +124,26 @@ def phase_of(raw: str) -> JobPhase:
     return _PHASES.get(state_name(raw), JobPhase.UNKNOWN)
 
 
-_REASONS = {
-    "AssociationJobLimit": "your association already has its maximum number of jobs",
-    "AssociationResourceLimit": "your association has reached a resource limit",
-    "AssociationTimeLimit": "your association has used up its time",
-    "BadConstraints": "no node can ever satisfy the job's constraints",
-    "BeginTime": "its earliest start time has not come yet",
-    "BurstBufferOperation": "a burst buffer operation failed",
-    "BurstBufferResources": "waiting for burst buffer space",
-    "BurstBufferStageIn": "its burst buffer is being filled",
-    "Cleaning": "its previous run is still being cleaned up",
-    "DeadLine": "it could not end before its deadline",
-    "Dependency": "waiting for another job that it depends on",
-    "DependencyNeverSatisfied": "it depends on a job that failed, so it will never start",
-    "FedJobLock": "waiting for the clusters of the federation to agree",
-    "FrontEndDown": "no front end node is up",
-    "InactiveLimit": "it reached the system's inactivity limit",
-    "InvalidAccount": "its account is not valid (any more)",
-    "InvalidQOS": "its QOS is not valid (any more)",
-    "JobArrayTaskLimit": "its array already runs as many tasks as allowed",
-    "JobHeldAdmin": "held by an administrator",
-    "JobHeldUser": "held by its user; scontrol release JOBID lets it go on",
-    "JobHoldMaxRequeue": "held, because it was requeued too often",
-    "JobLaunchFailure": "it could not be launched on its node",
-    "Licenses": "waiting for a licence",
-    "MaxMemPerLimit": "it asks for more memory per CPU or node than allowed",
-    "MaxRequeue": "it was requeued as often as allowed",
-    "NodeDown": "a node that it needs is down",
-    "NonZeroExitCode": "its script ended with an error",
-    "OutOfMemory": "it ran out of memory",
-    "PartitionDown": "its partition is down",
-    "PartitionInactive": "its partition starts no jobs at present",
-    "PartitionNodeLimit": "it asks for more nodes than its partition has or allows",
-    "PartitionTimeLimit": "its time limit is longer than its partition allows",
-    "PartitionConfig": "its partition does not allow what it asks for",
-    "Priority": "waiting behind jobs with higher priority",
-    "Prolog": "the cluster prepares its nodes",
-    "QOSJobLimit": "its QOS already has its maximum number of jobs",
-    "QOSResourceLimit": "its QOS has reached a resource limit",
-    "QOSTimeLimit": "its QOS has used up its time",
-    "QOSNotAllowed": "its QOS is not allowed in this partition or for this account",
-    "QOSUsageThreshold": "usage is below what its QOS demands",
-    "ReqNodeNotAvail": "the nodes it needs are down, drained or reserved",
-    "Reservation": "waiting for its reservation to begin",
-    "ReservationDeleted": "its reservation was deleted",
-    "Resources": "waiting for free resources",
-    "SchedDefer": "the scheduler has put it off",
-    "SystemFailure": "the cluster had a failure",
-    "TimeLimit": "it reached its time limit",
-    "WaitingForScheduling": "the scheduler has not looked at it yet",
+_HELD = {
+    "REQUEUE_HOLD": "held after it was put back into the queue",
+    "RESV_DEL_HOLD": "held, because its reservation was deleted",
+    "SPECIAL_EXIT": "held after it was put back into the queue with a special exit code",
+    "LAUNCH_FAILED": "it could not be launched on its node, and waits for another one",
+    "RECONFIG_FAIL": "its node could not be set up, and it waits for another one",
+    "REQUEUED": "it was put back into the queue",
+    "REQUEUE_FED": "another cluster of the federation puts it into the queue",
 }
 
-# Families of reasons such as QOSMaxJobsPerUserLimit, AssocGrpGRES, QOSGrpCpuLimit.
-_REASON_FAMILIES = (
-    ("QOSMaxJobs", "its QOS already runs as many of your jobs as it allows"),
-    ("QOSMaxSubmit", "its QOS already holds as many of your jobs as it allows"),
-    ("QOSMaxWall", "its time limit is longer than its QOS allows"),
-    ("QOSMax", "it asks for more than its QOS allows one job or user"),
-    ("QOSMin", "it asks for less than its QOS demands"),
-    ("QOSGrp", "all jobs of its QOS together have reached a limit"),
-    ("AssocMaxJobs", "your account already runs as many jobs as it may"),
-    ("AssocMaxSubmit", "your account already holds as many jobs as it may"),
-    ("AssocMaxWall", "its time limit is longer than your account allows"),
-    ("AssocMax", "it asks for more than your account allows one job or user"),
-    ("AssocGrp", "all jobs of your account together have reached a limit"),
-    ("MaxGRESPerAccount", "your account uses as many GPUs as it may"),
-    ("MaxTRESPer", "it asks for more than one job, user or account may have"),
-    ("ReqNodeNotAvail", "the nodes it needs are down, drained or reserved"),
-)
+
+def held_sentence(raw: str) -> str:
+    """What a state that counts as PENDING says beside its reason; empty for PENDING itself."""
+    return _HELD.get(state_name(raw), "")
 
 
-def reason_sentence(reason: str) -> str:
-    """Why a job is pending, in words, with Slurm's own word; an unknown reason as it is.
+def base_job_id(job_id: str) -> str:
+    """The number that sbatch gave: of ``123_4``, ``123_[5-9%2]`` and ``123+0`` it is 123.
 
-    ``None``, which Slurm shows before it has looked at a job, gives an empty text.
+    The forms are those of array tasks and of the parts of a heterogeneous job (squeue(1), %i).
     """
-    reason = reason.strip()
-    if reason.startswith("("):
-        reason = reason[1:].removesuffix(")")
-    if reason in {"", "None"}:
-        return ""
-    word = re.split(r"[,(]", reason)[0].strip()
-    sentence = _REASONS.get(word)
-    if sentence is None:
-        sentence = next((text for start, text in _REASON_FAMILIES if word.startswith(start)), None)
-    return reason if sentence is None else f"{sentence} ({reason})"
+    match = re.match(r"\d+", job_id.strip())
+    return match[0] if match else job_id.strip()

@@ -19,31 +19,40 @@ from submitit.slurm.slurm import SlurmExecutor, SlurmJob
 
 from hpcvlm.slurm.commands import clean_environment, sbatch
 from hpcvlm.slurm.parse import Submission, parse_sbatch
-from hpcvlm.system.process import Runner
+from hpcvlm.system.process import Completed, Runner
 
 SUBMIT_TIMEOUT_S = 120.0
 
 
 class ScriptSlurmExecutor(SlurmExecutor):
-    """Submits one rendered script, byte for byte, and keeps what sbatch said."""
+    """Submits one rendered script, byte for byte, and keeps what sbatch said.
 
-    def __init__(self, folder: Path, script: Path, runner: Runner) -> None:
+    Attributes:
+        answer: of sbatch, also when it cannot be read; None before it was run.
+        submission: what it says; None where it says nothing of a job.
+    """
+
+    def __init__(
+        self, folder: Path, script: Path, runner: Runner, dependency: str | None = None
+    ) -> None:
         super().__init__(folder=folder)
         self._script = script
         self._runner = runner
+        self._dependency = dependency
+        self.answer: Completed | None = None
         self.submission: Submission | None = None
 
     def _make_submission_file_text(self, command: str, uid: str) -> str:  # noqa: ARG002
         return self._script.read_text(encoding="utf-8")
 
     def _make_submission_command(self, submission_file_path: Path) -> list[str]:
-        return list(sbatch(str(submission_file_path)))
+        return list(sbatch(str(submission_file_path), self._dependency))
 
     def _submit_command(self, command: str) -> SlurmJob[Any]:  # noqa: ARG002
         # The script is in its job folder already; a copy under submitit's own name would be
         # a second truth. submitit's runner drops sbatch's warnings, ours keeps them.
         argv = self._make_submission_command(self._script)
-        done = self._runner(
+        self.answer = done = self._runner(
             argv,
             env=clean_environment(os.environ),
             timeout_s=SUBMIT_TIMEOUT_S,

@@ -81,8 +81,12 @@ _FIELDS = {field.name for field in dataclasses.fields(JobRecord)}
 
 def write_record(record: JobRecord) -> None:
     """Put the record into its job folder, in one step."""
-    text = json.dumps(dataclasses.asdict(record), indent=2) + "\n"
-    write_atomically(Path(record.folder) / RECORD_NAME, text)
+    write_atomically(Path(record.folder) / RECORD_NAME, record_text(record))
+
+
+def record_text(record: JobRecord) -> str:
+    """The record as its file holds it."""
+    return json.dumps(dataclasses.asdict(record), indent=2) + "\n"
 
 
 def read_record(folder: Path) -> JobRecord | None:

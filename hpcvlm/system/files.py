@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 PRIVATE_FILE = 0o600
@@ -39,6 +40,9 @@ def make_private_folder(path: Path, *, exist_ok: bool = False) -> None:
         parent.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
     path.mkdir(mode=PRIVATE_FOLDER, exist_ok=exist_ok)
     path.chmod(PRIVATE_FOLDER)
+    # An ACL that the folder above hands on takes the place of the umask for all that is made here.
+    with suppress(OSError):
+        os.removexattr(path, "system.posix_acl_default")
 
 
 def read_text(path: Path) -> str | None:

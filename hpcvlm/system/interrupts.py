@@ -10,23 +10,23 @@ from types import FrameType
 
 
 @contextmanager
-def deferred_interrupts() -> Iterator[None]:
+def deferred_interrupts() -> Iterator[list[int]]:
     """Within the block SIGINT and SIGTERM only wait; the last one arrives when it is left.
 
     Between sbatch's acceptance and the record there must be no way out that leaves a job which
-    nobody knows of.
+    nobody knows of. The block gets the list of those that have come so far.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     held: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield held
+        return
 
     def hold(number: int, _frame: FrameType | None) -> None:
         held.append(number)
 
     before = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield held
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
 
 _STATE_FIELD = 0
 _START_FIELD = 19  # starttime is field 22 of proc_pid_stat(5); the first two are cut off here
+
+
+def exhausted(error: BaseException) -> bool:
+    """Whether this error says that no further process or thread can be started.
+
+    Source: fork(2); CPython's _threadmodule.c for the words of the thread's.
+    """
+    if isinstance(error, OSError):
+        return error.errno in (errno.EAGAIN, errno.ENOMEM)
+    return isinstance(error, RuntimeError) and "can't start new thread" in str(error)
 
 
 def start_ticks(pid: int) -> int | None:

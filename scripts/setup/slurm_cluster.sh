@@ -6,6 +6,18 @@
 #   slurm_cluster.sh status DIR   print its nodes; exit status 1 when it is not up
 #   slurm_cluster.sh down DIR     cancel its jobs and stop all it started
 #
+# and, to see what others do when a part of it fails:
+#
+#   slurm_cluster.sh stop|kill|start DIR DAEMON     with TERM, with KILL, again
+#   slurm_cluster.sh pause|resume DIR DAEMON        with STOP, with CONT
+#   slurm_cluster.sh off|on DIR NODE                as by the switch of the node:
+#                                                   slurmd and all of its jobs
+#   slurm_cluster.sh cut|mend DIR                   the network of the far node
+#   slurm_cluster.sh heal DIR                       undo all of these
+#   slurm_cluster.sh idle DIR                       wait until no node has a job
+#
+# DAEMON is munged, mariadbd, slurmdbd, slurmctld, or slurmd-NODE.
+#
 # Everything is in DIR: configuration, munge key and socket, accounting
 # database, logs.  The TCP ports are chosen at "up".  So it lives beside an
 # installed Slurm and beside other clusters of this script.  "up" after "down"
@@ -20,6 +32,12 @@
 #               has them tracked by cgroups as most sites do (a plain scancel
 #               then sends TERM to the batch script only, not to its children);
 #               for a machine with cgroups v1, one such cluster at a time
+#   faults      HPCVLM_SLURM_FAULTS=1 at "up": a node is down after 10 s of
+#               silence instead of 300, a job that is over is forgotten after 5 s;
+#               jobs of the partition low (gpu01) are preempted, and requeued if
+#               they may be, by those of high (gpu01); gpu02 has a network and a
+#               hostname of its own, which is its address, and which "cut" cuts; job
+#               numbers begin anywhere, so that such clusters share no cgroup
 #   version     the installed Slurm's; HPCVLM_SLURM_ROOT=ROOT at "up" takes that
 #               of a folder made by slurm_root.sh.  Daemons, commands and jobs
 #               then run inside ROOT, and see of this machine all but what
@@ -40,7 +58,9 @@ PROGRAMS=(munged mariadbd mariadb-install-db mariadb slurmdbd slurmctld slurmd
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 usage() {
-    printf 'usage: %s up|down|status|env DIR\n' "${0##*/}" >&2
+    printf 'usage: %s up|down|status|env|cut|mend|heal|idle DIR\n' "${0##*/}" >&2
+    printf '       %s stop|kill|start|pause|resume DIR DAEMON\n' "${0##*/}" >&2
+    printf '       %s off|on DIR NODE\n' "${0##*/}" >&2
     exit 2
 }
 
@@ -146,7 +166,7 @@ random_word() {
 }
 
 configure() {
-    local host password node i proctrack task
+    local host password node i proctrack task controller=127.0.0.1 far=127.0.0.1
     local ctld_port dbd_port gpu01_port gpu02_port cpu01_port
     host=$(hostname -s)
     password=$(random_word)
@@ -196,14 +216,19 @@ CONF
         proctrack=cgroup task=task/cgroup
         printf '%s\n' CgroupPlugin=cgroup/v1 CgroupMountpoint=/sys/fs/cgroup \
             >"$dir/etc/cgroup.conf"
+        [ -z "$faults" ] || printf 'ConstrainRAMSpace=yes\n' >>"$dir/etc/cgroup.conf"
     elif [ -n "$root" ]; then
         # Since 23.11 slurmd sets up cgroups whether it uses them or not; 22.05
         # does not know the word.
         printf '%s\n' CgroupPlugin=disabled >"$dir/etc/cgroup.conf"
     fi
+    if [ -n "$faults" ]; then
+        far_network
+        read -r _ controller far <"$dir/etc/network"
+    fi
     cat >"$dir/etc/slurm.conf" <<CONF
 ClusterName=test
-SlurmctldHost=$host(127.0.0.1)
+SlurmctldHost=$host($controller)
 SlurmctldPort=$ctld_port
 AuthType=auth/munge
 AuthInfo=socket=$dir/run/munge.socket
@@ -239,19 +264,92 @@ AccountingStorageTRES=gres/gpu,gres/gpu:A100,gres/gpu:H100
 GresTypes=gpu
 NodeName=DEFAULT CPUs=8 RealMemory=16000 State=UNKNOWN
 NodeName=gpu01 NodeHostname=$host NodeAddr=127.0.0.1 Port=$gpu01_port Gres=gpu:A100:4 Features=a100
-NodeName=gpu02 NodeHostname=$host NodeAddr=127.0.0.1 Port=$gpu02_port Gres=gpu:H100:4 Features=h100
+NodeName=gpu02 NodeHostname=$host NodeAddr=$far Port=$gpu02_port Gres=gpu:H100:4 Features=h100
 NodeName=cpu01 NodeHostname=$host NodeAddr=127.0.0.1 Port=$cpu01_port
 PartitionName=gpu Nodes=gpu01,gpu02 Default=YES MaxTime=1-00:00:00 State=UP
 PartitionName=short Nodes=gpu01,gpu02 MaxTime=00:30:00 State=UP
 PartitionName=cpu Nodes=cpu01 MaxTime=7-00:00:00 State=UP
 CONF
+    if [ -n "$faults" ]; then
+        cat >>"$dir/etc/slurm.conf" <<CONF
+SlurmdTimeout=10
+MinJobAge=5
+FirstJobId=$((RANDOM * 1000 + 1))
+BatchStartTimeout=2
+MessageTimeout=5
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PreemptExemptTime=0
+PartitionName=low Nodes=gpu01 PriorityTier=1 PreemptMode=REQUEUE MaxTime=1-00:00:00 State=UP
+PartitionName=high Nodes=gpu01 PriorityTier=100 PreemptMode=OFF MaxTime=1-00:00:00 State=UP
+CONF
+        # The others neither preempt nor are preempted.
+        sed -i 's/^PartitionName=\(gpu\|short\|cpu\) /&PriorityTier=1 PreemptMode=OFF /' "$dir/etc/slurm.conf"
+    fi
     cat >"$dir/etc/gres.conf" <<CONF
 NodeName=gpu01 Name=gpu Type=A100 File=$dir/dev/gpu01-nvidia[0-3]
 NodeName=gpu02 Name=gpu Type=H100 File=$dir/dev/gpu02-nvidia[0-3]
 CONF
 }
 
+# --- the far node ---------------------------------------------------------------
+
+# gpu02 in a network of its own: a pair of virtual interfaces, one end here, one
+# there.  The file "network" has its name and the addresses of both ends.
+far_network() {
+    local number=$((RANDOM % 16384)) network here there
+    network=hv$number
+    # Of 198.18.0.0/15, which RFC 2544 keeps for tests between networks.
+    here=198.18.$((number / 64)).$((number % 64 * 4 + 1))
+    there=${here%.*}.$((${here##*.} + 1))
+    command -v ip >/dev/null || cannot "there is no ip command (package iproute2) for a network of the far node"
+    ip netns add "$network" 2>/dev/null ||
+        cannot "this machine lets no process have a network of its own (ip netns add)"
+    printf '%s %s %s\n' "$network" "$here" "$there" >"$dir/etc/network"
+    ip link add "$network-a" type veth peer name "$network-b" netns "$network"
+    ip address add "$here/30" dev "$network-a"
+    ip link set "$network-a" up
+    ip -n "$network" address add "$there/30" dev "$network-b"
+    ip -n "$network" link set lo up
+    ip -n "$network" link set "$network-b" up
+}
+
+remove_far_network() {
+    local network rest
+    read -r network rest 2>/dev/null <"$dir/etc/network" || return 0
+    ip netns delete "$network" 2>/dev/null || true # the interfaces go with it
+    rm -f "$dir/etc/network"
+}
+
+link_of_far_node() {
+    local network rest
+    read -r network rest 2>/dev/null <"$dir/etc/network" ||
+        fail 'no node has a network of its own; HPCVLM_SLURM_FAULTS=1 at "up"'
+    ip link set "$network-a" "$1"
+}
+
 # --- up ---------------------------------------------------------------------
+
+# up_daemon DAEMON [OPTIONS...]: start it.
+up_daemon() {
+    local daemon=$1 network there
+    shift
+    case $daemon in
+    munged) up_munged ;;
+    mariadbd) run_mariadbd ;;
+    slurmd-gpu02)
+        if read -r network _ there 2>/dev/null <"$dir/etc/network"; then
+            # shellcheck disable=SC2016 # $0 and $@ are of the inner shell
+            start "$daemon" nsenter --net="/run/netns/$network" unshare --uts sh -c \
+                'hostname "$0" && exec slurmd -N gpu02 "$@"' "$there" "$@"
+        else
+            start "$daemon" slurmd -N gpu02 "$@"
+        fi
+        ;;
+    slurmd-*) start "$daemon" slurmd -N "${daemon#slurmd-}" "$@" ;;
+    *) start "$daemon" "$daemon" "$@" ;;
+    esac
+}
 
 up_munged() {
     # --force: the folders above DIR need not be as munge wants them, since
@@ -265,6 +363,11 @@ up_munged() {
 up_mariadbd() {
     start mariadb-install mariadb-install-db --no-defaults --user=root --datadir="$dir/db" \
         --auth-root-authentication-method=socket --skip-test-db
+    run_mariadbd
+    mariadb --no-defaults --socket="$MYSQL_UNIX_PORT" <"$dir/etc/database.sql"
+}
+
+run_mariadbd() {
     (
         cd "$dir"
         exec </dev/null >>"$dir/log/mariadbd.out" 2>&1 9>&-
@@ -274,7 +377,6 @@ up_mariadbd() {
             --innodb-lock-wait-timeout=900 --innodb-flush-log-at-trx-commit=0
     ) &
     wait_for 30 "the database" mysql_ready
-    mariadb --no-defaults --socket="$MYSQL_UNIX_PORT" <"$dir/etc/database.sql"
 }
 
 mysql_ready() {
@@ -291,6 +393,7 @@ nodes_idle() {
 
 cmd_up() {
     local node program
+    [ -z "$faults" ] || [ -z "$root" ] || fail "HPCVLM_SLURM_FAULTS goes with the installed Slurm only"
     [ "$(id -u)" -eq 0 ] || cannot "a private Slurm cluster must be started by root"
     if [ -n "$root" ]; then
         [ -e "$root/.hpcvlm-slurm-root" ] ||
@@ -338,7 +441,7 @@ cmd_up() {
     } >>"$dir/log/sacctmgr.out" 2>&1 || fail "accounting could not be set up; see $dir/log/sacctmgr.out"
     start slurmctld slurmctld
     for node in "${NODES[@]}"; do
-        start "slurmd-$node" slurmd -N "$node"
+        up_daemon "slurmd-$node"
     done
     wait_for 30 "a node" nodes_idle
     wait_for 10 "sacct" sacct -n -X
@@ -391,7 +494,10 @@ stop() {
 }
 
 stop_all() {
-    local node pid what tries
+    local node pid what tries daemon
+    for daemon in "${DAEMONS[@]}"; do
+        pid=$(pid_of "$daemon") && kill -CONT "$pid"
+    done
     if pid_of slurmctld >/dev/null; then
         # Pending and running ones, of everybody; then those that are slow to end.
         timeout 10 scancel --user=root 2>/dev/null || true
@@ -414,6 +520,7 @@ stop_all() {
     stop slurmdbd
     stop mariadbd
     stop munged
+    remove_far_network
 }
 
 cmd_down() {
@@ -424,6 +531,101 @@ cmd_down() {
     lock
     stop_all
     say "down; logs are in $dir/log"
+}
+
+# --- faults ---------------------------------------------------------------------
+
+# signalled SIGNAL: the daemon gets it.
+signalled() {
+    local pid
+    pid=$(pid_of "$daemon") || fail "$daemon does not run"
+    kill "-$1" "$pid"
+}
+
+cmd_start() {
+    pid_of "$daemon" >/dev/null || start_again "$daemon"
+}
+
+# start_again DAEMON [OPTIONS...]: until it answers.
+start_again() {
+    local daemon=$1
+    # What it left must not be taken for what it writes now.
+    rm -f "$dir/run/$daemon.pid"
+    up_daemon "$@"
+    case $daemon in
+    slurmdbd) wait_for 30 "$daemon" accounting_ready ;;
+    slurmctld) wait_for 30 "$daemon" scontrol ping ;;
+    *) wait_for 30 "$daemon" pid_of "$daemon" ;;
+    esac
+}
+
+cmd_kill() {
+    signalled KILL
+    wait_for 10 "the end of $daemon" gone
+}
+
+gone() {
+    ! pid_of "$daemon"
+}
+
+# Processes of the jobs of a node, those of Slurm that keep them first, so that
+# nothing reports the end of the others.
+node_processes() {
+    python3 - "$SLURM_CONF" "$1" <<'PYTHON'
+import os
+import pathlib
+import sys
+
+conf, node = (os.fsencode(word) for word in sys.argv[1:])
+marks = {b"SLURM_CONF=" + conf, b"SLURMD_NODENAME=" + node}
+parents, names, found = {}, {}, set()
+for proc in pathlib.Path("/proc").glob("[0-9]*"):
+    try:
+        head, _, tail = (proc / "stat").read_text().rpartition(")")
+        parents[proc.name], names[proc.name] = tail.split()[1], head.partition("(")[2]
+        if marks <= set((proc / "environ").read_bytes().split(b"\0")):
+            found.add(proc.name)
+    except OSError:  # gone
+        continue
+keepers = {parents[pid] for pid in found if names.get(parents.get(pid)) == "slurmstepd"}
+grown = 0
+while grown != len(found):
+    grown = len(found)
+    found |= {pid for pid, parent in parents.items() if parent in found | keepers}
+print(*keepers, *(found - keepers))
+PYTHON
+}
+
+cmd_off() {
+    local pid
+    if pid=$(pid_of "slurmd-$node"); then
+        kill -KILL "$pid"
+    fi
+    for pid in $(node_processes "$node") $(node_processes "$node"); do
+        kill -KILL "$pid" 2>/dev/null || true
+    done
+}
+
+cmd_on() {
+    # -b: it says that it has been booted anew.
+    start_again "slurmd-$node" -b
+}
+
+cmd_heal() {
+    local pid
+    if [ -e "$dir/etc/network" ]; then
+        link_of_far_node up
+    fi
+    for daemon in "${DAEMONS[@]}"; do
+        if pid=$(pid_of "$daemon"); then
+            kill -CONT "$pid"
+        else
+            start_again "$daemon"
+        fi
+    done
+    for node in "${NODES[@]}"; do
+        scontrol update "NodeName=$node" State=RESUME 2>/dev/null || true # it may need none
+    done
 }
 
 # --- the rest -----------------------------------------------------------------
@@ -449,8 +651,22 @@ lock() {
     flock -w 120 9 || fail "another run of this script holds $dir"
 }
 
-[ $# -eq 2 ] || usage
+case ${1-} in
+stop | kill | start | pause | resume | off | on) [ $# -eq 3 ] || usage ;;
+*) [ $# -eq 2 ] || usage ;;
+esac
 [ -n "$2" ] || usage
+case $1 in
+off | on)
+    node=$3
+    case " ${NODES[*]} " in *" $node "*) ;; *) fail "no node is called $node; there are ${NODES[*]}" ;; esac
+    ;;
+*)
+    daemon=${3-}
+    case " ${DAEMONS[*]}  " in *" $daemon "*) ;; *) fail "no daemon is called $daemon; there are ${DAEMONS[*]}" ;; esac
+    ;;
+esac
+faults=${HPCVLM_SLURM_FAULTS:-}
 dir=$(realpath -m -- "$2")
 marker=$dir/.slurm-cluster
 root=${HPCVLM_SLURM_ROOT:+$(realpath -m -- "$HPCVLM_SLURM_ROOT")}
@@ -471,5 +687,18 @@ up) cmd_up ;;
 down) cmd_down ;;
 status) cmd_status ;;
 env) cmd_env ;;
+stop | kill | start | pause | resume | off | on | cut | mend | heal | idle)
+    [ -e "$marker" ] || fail "no cluster in $dir"
+    lock
+    case $1 in
+    stop) stop "$daemon" ;;
+    pause) signalled STOP ;;
+    resume) signalled CONT ;;
+    cut) link_of_far_node down ;;
+    mend) link_of_far_node up ;;
+    idle) wait_for 60 "a node" nodes_idle ;;
+    *) "cmd_$1" ;;
+    esac
+    ;;
 *) usage ;;
 esac

@@ -244,10 +244,26 @@ def test_a_state_folder_that_is_a_file(hpcvlm: Command) -> None:
 
 def test_an_sbatch_that_gives_no_number_leaves_nothing(hpcvlm: Command, tmp_path: Path) -> None:
     (tmp_path / "bin" / "sbatch").write_text("#!/bin/sh\necho Submitted\n")
+    for command in ("squeue", "sacct"):
+        (tmp_path / "bin" / command).write_text("#!/bin/sh\n")
+        (tmp_path / "bin" / command).chmod(0o755)
     done = hpcvlm("launch", "tiny-vlm", *GPU)
     assert done.code == 4
     assert error_and_remedy(done) == (
-        "sbatch gave no job number but 'Submitted'",
-        "squeue --me shows whether the job was taken",
+        "sbatch gave no job number but 'Submitted'; Slurm has no such job, "
+        "so nothing was submitted",
+        "launch it again; scontrol ping shows the controller's state",
     )
     assert list((hpcvlm.state / "jobs").iterdir()) == []
+
+
+def test_where_nobody_can_say_what_sbatch_did_the_job_stays_in_sight(
+    hpcvlm: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "bin" / "sbatch").write_text("#!/bin/sh\necho Submitted\n")
+    done = hpcvlm("launch", "tiny-vlm", "--name", "mine", *GPU)
+    assert done.code == 4
+    sentence, remedy = error_and_remedy(done)
+    assert sentence.endswith("; whether the job of mine was accepted is not known")
+    assert remedy == "hpcvlm status mine tells once Slurm answers; hpcvlm stop mine then stops it"
+    assert [row["name"] for row in hpcvlm("ls", "--json").json()] == ["mine"]

@@ -212,7 +212,7 @@ def test_ctrl_c_while_sbatch_takes_the_job_says_that_it_goes_on(
         "sbatch": f"touch {asked}; sleep 1; echo 4711",
         "scancel": f'echo "$@" >>{tmp_path}/scancelled',
         "squeue": f"[ -e {tmp_path}/scancelled ] || "
-        "echo '4711|RUNNING|None|n1|1795247438|1795257438|1:00:00|gpu|x'",
+        f'echo "4711|RUNNING|None|n1|1795247438|1795257438|1:00:00|gpu|$(cat {tmp_path}/name)"',
         "sacct": "",
     }.items():
         (folder / name).write_text(f"#!/bin/sh\n{text}\n")
@@ -220,6 +220,7 @@ def test_ctrl_c_while_sbatch_takes_the_job_says_that_it_goes_on(
     hpcvlm.environment["PATH"] = f"{folder}:{hpcvlm.environment['PATH']}"
     for name, more in (("kept", ()), ("gone", ("--cancel-on-interrupt",))):
         asked.unlink(missing_ok=True)
+        (tmp_path / "name").write_text(name)
         where = ("--executor", "slurm", "--gpus", "A100:1")
         process = hpcvlm.start("launch", "tiny-vlm", "--name", name, *where, *more)
         while not asked.exists():
@@ -227,7 +228,7 @@ def test_ctrl_c_while_sbatch_takes_the_job_says_that_it_goes_on(
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
-        assert process.returncode == 130
+        assert process.returncode == 130, stderr
         record = json.loads((hpcvlm.state / "jobs" / name / "record.json").read_text())
         assert record["job_id"] == "4711"
         if more:

@@ -181,6 +181,7 @@ def test_everything_real(tmp_path: Path, slurm_cluster: SlurmCluster, cpu_sif: C
     done = hpcvlm(
         *("launch", "tiny-vlm", "--gpus", "A100:1", "--name", "real", "--json"),
         *("--set", "environment.LITERAL=" + json.dumps(literal)),
+        *("--set", "site.media_domains=['*']"),
     )
     assert done.code == 0, done.stderr
     assert f"LITERAL={literal}" in environments("VLLM_NO_USAGE_STATS=1", hpcvlm)

@@ -131,7 +131,8 @@ def plan_pull(
     """Compare what is wanted with what is there; nothing is changed.
 
     Raises:
-        HpcvlmError: ``hub-listing`` for a path that would lie outside of the snapshot's folder.
+        HpcvlmError: ``hub-listing`` for a path that would lie outside of the snapshot's folder, or
+            a revision that would lie outside of the repository's.
     """
     for file in needed:
         if not is_safe_path(file.path) or not file.hub_hash.isalnum():
@@ -139,6 +140,11 @@ def plan_pull(
                 "hub-listing",
                 f"{source.repo}: the hub lists a file that no snapshot can hold: {file.path!r}",
                 "nothing was pulled",
+            )
+    for name in (revision, source.commit):  # both become names of files
+        if not is_safe_path(name):
+            raise HpcvlmError(
+                "hub-listing", f"{source.repo}: {name!r} is no branch, tag or commit", "--revision"
             )
     folder = cache / repository_folder_name(source.repo)
     path = folder / "snapshots" / source.commit

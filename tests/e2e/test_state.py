@@ -1,0 +1,113 @@
+"""What is told of jobs to which a real Slurm does what it can do to them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.command import ROOT, Command
+from tests.realparts import SlurmCluster
+
+FAKE = ROOT / "tests" / "fake_vllm.py"
+PATIENCE_S = 60.0
+pytestmark = [pytest.mark.slow, pytest.mark.slurm]
+
+
+@pytest.fixture
+def hpcvlm(tmp_path: Any, slurm_cluster: SlurmCluster) -> Iterator[Command]:
+    """The command on the test cluster, with the stand-in engine; leaves no job behind."""
+    command = Command(tmp_path, slurm_cluster.environment)
+    command.site(
+        f"schema: 1\nruntime: none\nengines:\n  - {{version: 0.32.0, command: ['{FAKE}']}}\n"
+    )
+    yield command
+    command("stop", "--all")
+
+
+def scontrol(command: Command, *arguments: str) -> None:
+    subprocess.run(["scontrol", *arguments], env=command.environment, check=True)
+
+
+def until(look: Callable[[], Any], right: Callable[[Any], bool]) -> Any:
+    deadline = time.monotonic() + PATIENCE_S
+    while not right(seen := look()):
+        assert time.monotonic() < deadline, seen
+        time.sleep(0.3)
+    return seen
+
+
+def test_a_suspended_job_is_not_ready_until_it_goes_on(hpcvlm: Command) -> None:
+    row = hpcvlm("launch", "tiny-vlm", "--gpus", "A100:1", "--name", "cold", "--json").json()
+    assert row["state"] == "ready"
+
+    def look() -> Any:
+        return hpcvlm("status", "cold", "--json").json()
+
+    scontrol(hpcvlm, "suspend", row["job_id"])
+    frozen = until(look, lambda seen: seen["state"] != "ready")
+    assert frozen["description"] == "suspended"
+    assert hpcvlm("env", "cold").code == 3
+    scontrol(hpcvlm, "resume", row["job_id"])
+    until(look, lambda seen: seen["state"] == "ready")
+
+
+def test_a_held_job_says_what_lets_it_go_on(hpcvlm: Command) -> None:
+    hpcvlm("launch", "tiny-vlm", "--gpus", "H100:4", "--no-wait", "--name", "first")
+    done = hpcvlm(
+        *("launch", "tiny-vlm", "--gpus", "H100:4", "--name", "held", "--no-wait", "--json")
+    )
+    job_id = done.json()["job_id"]
+    scontrol(hpcvlm, "hold", job_id)
+    row = until(
+        lambda: hpcvlm("status", "held", "--json").json(), lambda seen: seen["verdict"]["remedy"]
+    )
+    assert "JobHeld" in row["verdict"]["detail"]
+    shown = hpcvlm("status", "held").stdout
+    assert "state   queued" in shown
+    assert "in the queue" in shown
+
+
+def test_a_job_that_slurm_puts_back_is_followed_to_ready_again(hpcvlm: Command) -> None:
+    arguments = ("tiny-vlm", "--gpus", "A100:1", "--name", "again", "--restarts", "2", "--json")
+    row = hpcvlm("launch", *arguments).json()
+    assert row["state"] == "ready"
+    scontrol(hpcvlm, "requeue", row["job_id"])
+    seen: list[str] = []
+
+    def look() -> Any:
+        found = hpcvlm("status", "again", "--json").json()
+        seen.append(found["state"])
+        return found
+
+    until(look, lambda found: found["description"] == "queued")
+    # Slurm lets a job that was put back wait for two minutes; its begin can be moved.
+    scontrol(hpcvlm, "update", f"JobId={row['job_id']}", "StartTime=now")
+    again = until(look, lambda found: found["state"] == "ready")
+    assert "failed" not in seen
+    assert "ended" not in seen
+    assert again["requeued"] == 1
+    assert again["job_id"] == row["job_id"]
+    assert hpcvlm("stop", "again").stdout == "again: stopped\n"
+    assert hpcvlm("status", "again", "--json").json()["description"] == "ended (stopped)"
+    kept = json.loads((hpcvlm.state / "jobs" / "again" / "verdict.json").read_text())
+    assert (kept["verdict"], kept["reason"]) == ("ended", "stopped")
+
+
+def test_an_unreadable_record_is_shown_and_left_alone(hpcvlm: Command) -> None:
+    row = hpcvlm("launch", "tiny-vlm", "--gpus", "A100:1", "--name", "torn", "--json").json()
+    path = hpcvlm.state / "jobs" / "torn" / "record.json"
+    whole = path.read_text()
+    path.write_text(whole[:100])
+    done = hpcvlm("ls")
+    assert "unreadable" in done.stdout
+    assert f"torn: its record cannot be read: {path} is broken or cut short" in done.stderr
+    refused = hpcvlm("stop", "torn")
+    assert refused.code != 0
+    assert "squeue --me --name=torn" in refused.stderr
+    path.write_text(whole)
+    assert hpcvlm("status", "torn", "--json").json()["job_id"] == row["job_id"]
