@@ -6,8 +6,8 @@ VENV := .venv
 STAMP := $(VENV)/.complete-$(shell cat pyproject.toml Makefile 2>/dev/null | cksum | cut -d ' ' -f 1)
 SETUPS := slurm_packages apptainer vllm_cpu cpu_sif podman sshd
 SLURM_VERSIONS := 24.11 26.05
-BENCHMARKS := cli_start launch_latency ready_and_death ls_scaling fit_speed published_gpu_logs \
-  snapshots_ls verify_speed pull_speed stage_speed time_to_ready kv_cache_accuracy
+BENCHMARKS := cli_start launch_latency ready_and_death ls_scaling ls_load simulated_day fit_speed \
+  published_gpu_logs snapshots_ls verify_speed pull_speed stage_speed time_to_ready kv_cache_accuracy
 
 .PHONY: help venv demo check test setup bench reference clean
 

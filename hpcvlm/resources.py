@@ -35,11 +35,6 @@ def shipped_models() -> Path:
     return data_root() / "configs" / "models"
 
 
-def shipped_sites() -> Path:
-    """The folder of the shipped site files."""
-    return data_root() / "configs" / "sites"
-
-
 def bundled_hub() -> Path:
     """The hub cache that holds the tiny model shipped with the package."""
     return _PACKAGE / "bundled" / "hub"

@@ -114,7 +114,8 @@ def stop(
                 data(f"{record.name}: {said}")
         except HpcvlmError as error:
             failures.append(error)
-            note(f"{jobs[0].shown_name}: {error.sentence}")
+    for other in failures[1:]:
+        note(other.sentence)
     if failures:
         raise failures[0]
     if not chosen:

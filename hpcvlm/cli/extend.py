@@ -29,8 +29,8 @@ def extend(
     as_json: options.Json = False,
 ) -> None:
     """Give an endpoint more time: its job, where the site permits that, or a successor."""
+    from hpcvlm.cli.slow import telling_context
     from hpcvlm.endpoints.registry import find_record
-    from hpcvlm.ops.context import Context
     from hpcvlm.ops.extend import extend as give
     from hpcvlm.ops.extend import submit_successor
     from hpcvlm.slurm.time import parse_duration
@@ -42,7 +42,7 @@ def extend(
             f"hpcvlm extend {name} --by 4h, or hpcvlm extend {name} --successor",
         )
     by_s = None if by is None else parse_duration(by, "--by")
-    ctx = Context()
+    ctx = telling_context()
     record = find_record(ctx.settings.jobs, name)
     if by_s is None:
         _show_successor(record, submit_successor(record, ctx), as_json=as_json)

@@ -18,13 +18,13 @@ Name = Annotated[str, typer.Argument(help="Name, unique prefix or job id.")]
 
 def rotate_key(name: Name, as_json: options.Json = False) -> None:
     """Give a running endpoint a new key; the old one is refused from then on."""
-    from hpcvlm.ops.context import Context
+    from hpcvlm.cli.slow import telling_context
     from hpcvlm.ops.keys import rotate_key as rotate
 
     def waiting(job: str) -> None:
         note(f"waiting until {job} refuses its old key (up to a minute on a shared file system)")
 
-    found = rotate(name, Context(), on_wait=waiting)
+    found = rotate(name, telling_context(), on_wait=waiting)
     if as_json:
         data_json(dataclasses.asdict(found))
         return

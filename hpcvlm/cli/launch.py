@@ -16,6 +16,7 @@ from hpcvlm.errors import HpcvlmError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hpcvlm.endpoints.endpoint import Endpoint
     from hpcvlm.ops.context import Context
     from hpcvlm.ops.endpoints import Row
     from hpcvlm.plan.model import LaunchPlan, LaunchRequest, PlanResult
@@ -233,7 +234,9 @@ def wait_for(
     elif isinstance(row.verdict, Failed):
         raise start_failed(row)
     elif isinstance(row.verdict, Ended):
-        raise HpcvlmError("start-failed", f"{record.name} ended: {row.verdict.how}")
+        raise HpcvlmError(
+            "start-failed", f"{record.name} ended: {row.verdict.how}", f"hpcvlm why {record.name}"
+        )
     else:
         raise HpcvlmError(
             "timed-out",
@@ -284,8 +287,7 @@ def start_failed(row: Row) -> HpcvlmError:
 
 def _announce(row: Row, *, as_json: bool) -> None:
     from hpcvlm.cli.endpoints import row_as_dict
-    from hpcvlm.endpoints.endpoint import snippet
-    from hpcvlm.resources import data_root
+    from hpcvlm.endpoints.endpoint import is_reachable_here, shown_address
 
     endpoint = row.endpoint
     assert endpoint is not None  # noqa: S101 - the verdict is Ready
@@ -299,16 +301,26 @@ def _announce(row: Row, *, as_json: bool) -> None:
         from hpcvlm.cli.progress import clock_time
 
         note(f"it ends at {clock_time(endpoint.ends)}")
-    data(f"url    {endpoint.base_url}")
+    data(f"{'socket' if endpoint.socket else 'url':<6} {shown_address(endpoint)}")
     data(f"model  {endpoint.model}")
     data(f"key    {endpoint.key_file}")
     note("")
-    picture = str(data_root() / "templates" / "sbatch" / "picture.png")
-    note(snippet(endpoint, "curl", picture).rstrip())
+    if is_reachable_here(endpoint):
+        note(_example(endpoint))
+    if endpoint.listen != "node" and row.record.executor != "local":
+        note(f"open a port here that leads to it: hpcvlm connect {endpoint.name}")
     note("")
     note(
         f"prove it again: hpcvlm smoke-test {endpoint.name}    stop it: hpcvlm stop {endpoint.name}"
     )
+
+
+def _example(endpoint: Endpoint) -> str:
+    from hpcvlm.endpoints.endpoint import snippet
+    from hpcvlm.resources import data_root
+
+    picture = str(data_root() / "templates" / "sbatch" / "picture.png")
+    return snippet(endpoint, "curl", picture).rstrip()
 
 
 def _answer(row: Row) -> str:

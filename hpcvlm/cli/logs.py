@@ -84,7 +84,7 @@ def show(name: str, ctx: Context, *, follow: bool) -> None:
         last = _follow(record, tail, ctx)
         after = _successor(last, ctx)
         if after is None:
-            _say_end(last)
+            _say_end(last, ctx)
             return
         note(paint(f"== {record.name} has handed over to {after.name} ==", "bold"))
         record = after
@@ -147,7 +147,15 @@ def _successor(row: Row, ctx: Context) -> JobRecord | None:
     return next((job for job in jobs if job.generation > row.record.generation), None)
 
 
-def _say_end(row: Row) -> None:
-    from hpcvlm.ops.endpoints import describe
+def _say_end(row: Row, ctx: Context) -> None:
+    from hpcvlm.ops.endpoints import describe, status
 
     note(paint(f"== {row.record.name} is over: {describe(row.verdict)} ==", "bold"))
+    shown = row.record.shown_name
+    try:
+        now = status(shown, ctx)
+    except HpcvlmError:
+        return
+    if not now.is_over and now.record.generation > row.record.generation:
+        goes_on = f"{shown} goes on as {now.record.name}, {describe(now.verdict)}"
+        note(f"{goes_on}: hpcvlm logs --follow {shown}")

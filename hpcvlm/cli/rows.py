@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hpcvlm.cli.output import duration
 from hpcvlm.cli.sizes import bytes_text
+from hpcvlm.endpoints.endpoint import shown_address
 
 if TYPE_CHECKING:
     from hpcvlm.endpoints.registry import Unreadable
@@ -82,7 +83,7 @@ def cells(row: Row) -> tuple[str, ...]:
         duration(idle) if idle is not None else "",
         f"{row.gpu_hours:.1f}" if row.gpu_hours else "",
         record.job_id or "?",
-        (endpoint.socket or endpoint.base_url) if endpoint else "",
+        shown_address(endpoint) if endpoint else "",
     )
 
 
@@ -132,7 +133,8 @@ def status_lines(row: Row) -> dict[str, str]:
             lines["was at"] = row.last_url
     lines["took"] = _clocks_text(row)
     if endpoint is not None:
-        lines |= {"url": endpoint.socket or endpoint.base_url, "key": endpoint.key_file}
+        where = "socket" if endpoint.socket else "url"
+        lines |= {where: shown_address(endpoint), "key": endpoint.key_file}
     if not row.is_over:
         lines["ends"] = ends_text(row)
     lines |= _use_lines(row)

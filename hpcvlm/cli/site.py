@@ -12,6 +12,7 @@ from hpcvlm.cli import options
 from hpcvlm.cli.output import WIDTH, data, data_json, note, paint
 
 if TYPE_CHECKING:
+    from hpcvlm.ops.context import Context
     from hpcvlm.ops.site import Draft, ShownValue
 
 app = typer.Typer(
@@ -83,7 +84,8 @@ def show(
     from hpcvlm.ops.context import Context
     from hpcvlm.ops.site import resolve, shown_values
 
-    values = shown_values(resolve(Context(), settings or ()), keys or ())
+    ctx = Context()
+    values = shown_values(resolve(ctx, settings or ()), keys or ())
     if as_json:
         data_json([_value_dict(one) for one in values])
         return
@@ -91,24 +93,51 @@ def show(
     for one in values:
         lines += _row(one.key, _shown(one.value), _origin(one))
     data("\n".join(lines))
+    _note_missing(ctx)
 
 
 @app.command("validate")
 def validate(
-    files: Annotated[list[Path], typer.Argument(help="Site files.")],
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILE]...", help="Site files; those in use if left out."),
+    ] = None,
 ) -> None:
     """Check site files: every problem with its line and key."""
-    from hpcvlm.errors import HpcvlmError
+    from hpcvlm.ops.context import Context
+    from hpcvlm.ops.site_files import site_texts
     from hpcvlm.site.schema import SiteSpec
     from hpcvlm.yamlfile import validate as check
 
-    for file in files:
-        try:
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise HpcvlmError("file-unreadable", f"cannot read {file}: {error}") from None
-        check(SiteSpec, text, str(file))
+    texts = [(str(file), _text(file)) for file in files or ()]
+    if not files:
+        ctx = Context()
+        texts = [(path, text) for _, path, text in site_texts(ctx)]
+        _note_missing(ctx)
+        if not texts:
+            note("no site file is in use; hpcvlm site init writes one")
+    for file, text in texts:
+        check(SiteSpec, text, file)
         data(f"{file}: ok")
+
+
+def _note_missing(ctx: Context) -> None:
+    """A file that is named and not there would else be missed by nobody."""
+    file = ctx.settings.site_file
+    if "HPCVLM_SITE" in ctx.environment and not file.exists():
+        note(f"note: HPCVLM_SITE names {file}, which is not there")
+
+
+def _text(file: Path) -> str:
+    from hpcvlm.errors import HpcvlmError
+
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = (error.strerror if isinstance(error, OSError) else "") or str(error)
+        raise HpcvlmError(
+            "file-unreadable", f"cannot read {file}: {why}", "hpcvlm site show names those in use"
+        ) from None
 
 
 def _bold(text: str) -> str:

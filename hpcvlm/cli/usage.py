@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -45,7 +46,8 @@ def usage(
             rows.append(("total", *_cells(report.total)[1:]))
         data(table(header, _aligned(header, rows), whole=(2, 3, 4, 5, 6)))
     else:
-        note(f"no endpoint has run since {since}")
+        moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(report.since))
+        note(f"no endpoint has run since {moment}")
     for line in report.notes:
         note(f"note: {line}")
 

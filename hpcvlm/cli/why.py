@@ -17,10 +17,10 @@ Name = Annotated[str, typer.Argument(help="Name, unique prefix or job id.")]
 
 def why(name: Name, as_json: options.Json = False) -> None:
     """Say why an endpoint failed, ended or waits: cause, remedy, evidence."""
-    from hpcvlm.ops.context import Context
+    from hpcvlm.cli.slow import telling_context
     from hpcvlm.ops.why import why as look
 
-    report = look(name, Context())
+    report = look(name, telling_context())
     if as_json:
         data_json(as_dict(report))
         return

@@ -13,9 +13,6 @@ LAYERS_BYTES = 13 * GB
 UNPACKED_BYTES = 30 * GB
 # The .sif is compressed, as the layers are; Apptainer makes it beside the unpacked files first.
 IMAGE_BYTES = 13 * GB
-OFFICIAL = "vllm/vllm-openai"
-# docs/getting_started/installation/gpu.rocm.inc.md of vLLM, which calls rocm/vllm deprecated.
-OFFICIAL_ROCM = "vllm/vllm-openai-rocm"
 _AS_IT_IS = ("library://", "oras://", "shub://", "https://", "http://")
 _ADDRESS = re.compile(r"(?:[a-z][a-z0-9+.-]*)://.+|(?:oci|oci-archive|docker-archive):.+")
 _TAG = re.compile(r"v?(?P<version>\d+\.\d+(?:\.\d+)*(?:\.post\d+|rc\d+)?)(?![\d.])")

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from hpcvlm.diagnosis.model import SlurmFacts
 from hpcvlm.errors import HpcvlmError
+from hpcvlm.slurm.parse import parse_exit
 from hpcvlm.slurm.time import parse_time_limit
 
 Argv = tuple[str, ...]
@@ -35,7 +36,7 @@ def parse_sacct(code: int, stdout: str) -> SlurmFacts:
     if not steps:
         return SlurmFacts()
     job = steps[0]
-    exit_code, signal = _exit(job["ExitCode"])
+    exit_code, signal = parse_exit(job["ExitCode"])
     held = [size for step in steps if (size := _size(step["MaxRSS"])) is not None]
     facts = SlurmFacts(
         state=job["State"].strip(),
@@ -87,11 +88,6 @@ def _requested(job: dict[str, str]) -> int | None:
 def _size(text: str) -> int | None:
     match = _SIZE.fullmatch(text.strip())
     return int(float(match[1]) * _UNITS[match[2]]) if match else None
-
-
-def _exit(text: str) -> tuple[int | None, int | None]:
-    match = re.fullmatch(r"(\d+):(\d+)", text.strip())
-    return (int(match[1]), int(match[2]) or None) if match else (None, None)
 
 
 def _seconds(text: str) -> int | None:

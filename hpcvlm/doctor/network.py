@@ -45,12 +45,12 @@ def judge_reach(name: str, addresses: Sequence[str], outcome: str, *, loopback: 
             itself answered), ``open``, ``timed out`` or the system's words.
         loopback: whether the site's engines listen on their own node only.
     """
-    tunnel = "'listen: loopback' in the site file; hpcvlm then gives a tunnel command"
+    instead = "'listen: loopback' in the site file; hpcvlm connect NAME then makes a way"
     if loopback:
         return REACH.skipped("the site's engines listen on their own node only")
     if not addresses:
-        return REACH.warning(f"{name} is no known host here", tunnel)
+        return REACH.warning(f"{name} is no known host here", instead)
     where = f"{name} ({addresses[0]})"
     if outcome in {"refused", "open"}:
         return REACH.ok(f"{where} answers on a high port, as a node without a firewall does")
-    return REACH.warning(f"{where} does not answer on a high port: {outcome}", tunnel)
+    return REACH.warning(f"{where} does not answer on a high port: {outcome}", instead)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from hpcvlm.doctor.model import Check, Question, some
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.site.cluster import Cluster, nearest_type
-from hpcvlm.site.schema import SiteSpec
+from hpcvlm.site.schema import Notify, SiteSpec
 
 PART = "site"
 FILES = Question("site-file", PART, "site files")
@@ -15,6 +15,7 @@ ENGINES = Question("engines", PART, "engines")
 PARTITIONS = Question("site-partitions", PART, "partitions")
 GPU_TYPES = Question("site-gpus", PART, "GPU types")
 FOLDERS = Question("site-folders", PART, "folders")
+NOTIFY = Question("site-notify", PART, "notices")
 
 
 def judge_files(read: Sequence[str], error: HpcvlmError | None, asked: Sequence[str]) -> Check:
@@ -121,3 +122,32 @@ def judge_folders(missing: Sequence[str], looked_at: Collection[str]) -> Check:
     if not looked_at:
         return FOLDERS.skipped("the site file names none")
     return FOLDERS.ok(some(sorted(looked_at), 6))
+
+
+def judge_notify(notify: Notify, problems: Sequence[str]) -> Check:
+    """Whether those who are to be told what becomes of an endpoint can be told.
+
+    Args:
+        notify: what the site says.
+        problems: what is wrong here with its program, its file and the mail command, in words.
+    """
+    ways = {
+        "command": notify.command,
+        "webhook_file": notify.webhook_file,
+        "mail_to": notify.mail_to,
+    }
+    named = [f"notify.{name}" for name, value in ways.items() if value]
+    if problems:
+        return NOTIFY.warning(
+            some(problems),
+            "correct the site file, unless the compute nodes have it; each failure stands in "
+            "events.log of the job",
+        )
+    if notify.events and named:
+        return NOTIFY.ok(f"{', '.join(notify.events)} by {', '.join(named)}")
+    if notify.events not in (Notify().events, ()):
+        return NOTIFY.warning(
+            "notify.events names events, and nothing says who is told",
+            "add notify.command, notify.webhook_file or notify.mail_to",
+        )
+    return NOTIFY.skipped("the site file names nobody that jobs tell what becomes of them")

@@ -99,6 +99,17 @@ def is_reachable_here(endpoint: Endpoint, here: str | None = None) -> bool:
     return endpoint.listen == "node" or same_machine(endpoint.host, here or platform.node())
 
 
+def shown_address(endpoint: Endpoint, here: str | None = None) -> str:
+    """Its base URL or its socket, and the machine on which alone that means the endpoint.
+
+    Args:
+        endpoint: what is shown.
+        here: this machine's name; asked if left out.
+    """
+    address = endpoint.socket or endpoint.base_url
+    return address if is_reachable_here(endpoint, here) else f"{address} on {endpoint.host}"
+
+
 def require_reachable_here(endpoint: Endpoint) -> None:
     """Refuse to give an address that means somebody else's program on this machine.
 

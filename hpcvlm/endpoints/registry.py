@@ -93,7 +93,10 @@ def generations(records: Iterable[JobRecord]) -> dict[str, list[JobRecord]]:
 
 
 def the_one_meant(
-    jobs: Sequence[Job], is_ready: Callable[[Job], bool], is_over: Callable[[Job], bool]
+    jobs: Sequence[Job],
+    is_ready: Callable[[Job], bool],
+    is_over: Callable[[Job], bool],
+    has_begun: Callable[[Job], bool],
 ) -> Job:
     """The job that an endpoint's name means: the newest that is ready, else the oldest not over.
 
@@ -101,14 +104,19 @@ def the_one_meant(
         jobs: all generations, at least one, oldest first.
         is_ready: whether one is ready.
         is_over: whether one will never be ready again.
+        has_begun: whether one has ever left the queue.
 
     Returns:
-        The newest where all are over.
+        Where all are over the newest that has begun, else the newest: successors that were taken
+        from the queue tell nothing of how the endpoint ended.
     """
     ready = [job for job in jobs if is_ready(job)]
     if ready:
         return ready[-1]
-    return next((job for job in jobs if not is_over(job)), jobs[-1])
+    left = [job for job in jobs if not is_over(job)]
+    if left:
+        return left[0]
+    return ([job for job in jobs if has_begun(job)] or jobs)[-1]
 
 
 def find_endpoint(jobs: Path, wanted: str) -> list[JobRecord]:
@@ -150,7 +158,7 @@ def find_record(jobs: Path, wanted: str) -> JobRecord:
     Raises:
         HpcvlmError: as `find_endpoint`.
     """
-    return the_one_meant(find_endpoint(jobs, wanted), _says_ready, _says_over)
+    return the_one_meant(find_endpoint(jobs, wanted), _says_ready, _says_over, _has_begun)
 
 
 def _alone_or_all(jobs: Path, record: JobRecord, wanted: str) -> list[JobRecord]:
@@ -179,6 +187,10 @@ def _says_over(record: JobRecord) -> bool:
         return True
     state = read_state(Path(record.folder))
     return state is not None and state.phase == "ended"
+
+
+def _has_begun(record: JobRecord) -> bool:
+    return read_state(Path(record.folder)) is not None
 
 
 def _generation(record: JobRecord) -> tuple[int, float]:

@@ -225,6 +225,24 @@ def adapt_arguments(arguments: Sequence[str], version: str) -> tuple[FlagProblem
     return tuple(problem for problem in found if not newer or flag(problem.flag) is not None)
 
 
+def meant(argument: str, version: str) -> str | None:
+    """The flag of `version` that a raw argument names, also by an alias or a beginning.
+
+    None for a value, for what the release has not, and for the beginning of several flags.
+    """
+    if not argument.startswith("--"):
+        return None
+    bare = canonical(re.split(r"[=.]", argument, maxsplit=1)[0])
+    try:
+        names = _parsed_names(version)
+    except HpcvlmError:  # a version that cannot be read is told elsewhere
+        return bare
+    if bare in names:
+        return names[bare]
+    owners = {owner for known, owner in names.items() if known.startswith(bare)}
+    return owners.pop() if len(owners) == 1 else None
+
+
 def _argument(argument: str, version: str) -> Iterator[FlagProblem]:
     name = re.split(r"[=.]", argument, maxsplit=1)[0]
     if not argument.startswith("--"):
@@ -232,12 +250,9 @@ def _argument(argument: str, version: str) -> Iterator[FlagProblem]:
             sentence = f"vLLM {version} has no {name}"
             yield FlagProblem(name, sentence, "write the flag's long name, with two dashes")
         return
+    if meant(argument, version) is not None:
+        return
     bare = canonical(name)
-    if bare in _parsed_names(version):
-        return
-    owners = {owner for known, owner in _parsed_names(version).items() if known.startswith(bare)}
-    if len(owners) == 1:
-        return
     positive = bare.removeprefix("no-")
     found = flag(positive)
     if found is None:

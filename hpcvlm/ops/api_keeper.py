@@ -14,16 +14,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from hpcvlm.ops.api_events import EndpointEvent, OnEvent
+from hpcvlm.ops.extend import ENDS_NAME
 from hpcvlm.ops.names import family
 from hpcvlm.submit.record import JobRecord
 from hpcvlm.system.clock import Clock
 from hpcvlm.system.files import PRIVATE_FILE, read_text
+from hpcvlm.watch.expiry import WARN_BEFORE_S
 from hpcvlm.watch.state import JobState, read_state
 
 _log = logging.getLogger("hpcvlm")
 LEASE_NAME = "lease"
-ENDS_NAME = "ends"
-WARN_BEFORE_S = (1800.0, 600.0)
 # Touches within the lease: three may be lost, to a file system that is slow.
 _TOUCHES = 4
 _LONGEST_STEP_S = 15.0

@@ -27,17 +27,16 @@ from hpcvlm.ops.endpoints import describe, look
 from hpcvlm.ops.usage_book import note_use, use_of
 from hpcvlm.slurm.time import parse_duration
 from hpcvlm.snapshots.file_locks import file_lock
+from hpcvlm.submit.folders import DRAFTS
 from hpcvlm.submit.record import JobRecord, read_record
 from hpcvlm.system.files import PRIVATE_FILE
 from hpcvlm.watch.latch import VERDICT_NAME, read_verdict
 from hpcvlm.watch.state import read_state
 from hpcvlm.watch.verdict import Ended, Failed, Unknown
 
-DEFAULT_AGE = "7d"
 # Whatever is written in one step is written in seconds; nobody comes back to it after a day.
 _DEAD_S = 86_400.0
 _ASIDE = "ended"
-_DRAFTS = "new"
 # Slurm here knows no such job: that it is over is likely, but not proved.
 _UNPROVED = ("vanished", "not-submitted")
 _NO_LAST_WORD = "it said no last word and Slurm here does not know its job; --forgotten takes it"
@@ -300,7 +299,7 @@ class _Planner:
 
     def _drafts(self) -> None:
         """Folders that were being made when hpcvlm was killed; no job was submitted from them."""
-        for path in _entries(self._state / _DRAFTS):
+        for path in _entries(self._state / DRAFTS):
             if self._is_dead(path):
                 record = read_record(path)
                 why = "never submitted"

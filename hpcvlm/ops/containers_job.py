@@ -23,11 +23,12 @@ _CANCEL_S = 60.0
 _TELL_S = 20.0
 
 
-def run_build_job(folder: Path, ctx: Context, on_tick: Callable[[str], None]) -> str:
+def run_build_job(folder: Path, name: str, ctx: Context, on_tick: Callable[[str], None]) -> str:
     """Submit the script and wait for its result.
 
     Args:
         folder: where the script lies and the result will.
+        name: of the job, as its script says.
         ctx: the outside.
         on_tick: told what is going on.
 
@@ -41,7 +42,7 @@ def run_build_job(folder: Path, ctx: Context, on_tick: Callable[[str], None]) ->
     record: JobRecord | None = None
     try:
         with deferred_interrupts():
-            record = _submit(folder, ctx)
+            record = _submit(folder, name, ctx)
         return _follow(record, folder, ctx, on_tick)
     except BaseException:
         if record is not None:
@@ -49,7 +50,7 @@ def run_build_job(folder: Path, ctx: Context, on_tick: Callable[[str], None]) ->
         raise
 
 
-def _submit(folder: Path, ctx: Context) -> JobRecord:
+def _submit(folder: Path, name: str, ctx: Context) -> JobRecord:
     from hpcvlm.submit.job import load_executors
 
     load_executors()
@@ -59,7 +60,7 @@ def _submit(folder: Path, ctx: Context) -> JobRecord:
     job_id = str(executor._submit_command("").job_id)  # noqa: SLF001 - see submit/executors.py
     return JobRecord(
         schema=1,
-        name="hpcvlm-build",
+        name=name,
         model="",
         served_name="",
         executor="slurm",

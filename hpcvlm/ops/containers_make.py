@@ -21,7 +21,7 @@ from hpcvlm.ops.containers_inspect import (
     nothing_said,
     read_digest,
 )
-from hpcvlm.ops.containers_order import DEFINITION, LOG, RESULT, SCRIPT, Order
+from hpcvlm.ops.containers_order import DEFINITION, LOG, RESULT, SCRIPT, Order, job_name
 from hpcvlm.ops.context import Context
 from hpcvlm.ops.site_files import site_of
 from hpcvlm.system.files import make_private_folder, read_tail, read_text, write_atomically
@@ -121,7 +121,8 @@ def _job(made: Order, ctx: Context, on_progress: OnProgress) -> str:
     def tick(words: str) -> None:
         on_progress(BuildProgress(words, last_line(log), str(log)))
 
-    return run_build_job(Path(made.order.folder), ctx, tick)
+    name = job_name(Path(made.order.image))
+    return run_build_job(Path(made.order.folder), name, ctx, tick)
 
 
 def last_line(log: Path) -> str:

@@ -331,6 +331,11 @@ def _proxies(site: SiteSpec) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in values.items() if value)
 
 
+def job_name(image: Path) -> str:
+    """What the job that builds an image is called in Slurm."""
+    return f"hpcvlm-build-{image.stem}"[:60]
+
+
 def _directives(
     request: BuildRequest, site: SiteSpec, folder: Path, image: Path
 ) -> tuple[Directive, ...]:
@@ -339,7 +344,7 @@ def _directives(
     place = site.partitions.get(partition or "", _NO_PARTITION)
     escaped = str(folder).replace("%", "%%")
     options: dict[str, str | None] = {
-        "job-name": f"hpcvlm-build-{image.stem}"[:60],
+        "job-name": job_name(image),
         "output": f"{escaped}/{LOG}",
         "open-mode": "append",
         "time": format_time_limit(parse_duration(site.images.time)),

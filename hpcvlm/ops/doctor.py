@@ -27,7 +27,7 @@ __all__ = ["KINDS", "DoctorRequest", "examine"]
 # Every kind of check; an id is KIND or KIND:SUBJECT.
 LOGIN_KINDS = (
     *("slurm-programs", "slurm", "gpu-job", "accounting"),
-    *("site-file", "site-partitions", "site-gpus", "site-folders", "engines"),
+    *("site-file", "site-partitions", "site-gpus", "site-folders", "site-notify", "engines"),
     *("runtime", "userns", "fuse", "image"),
     *("state-writable", "state-space", "state-mode", "cache-writable", "cache-space"),
     *("home-quota", "hub", "filesystem", "shm", "tmpdir", "clock"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -14,11 +15,12 @@ from hpcvlm.doctor import site as judge_site
 from hpcvlm.doctor.model import Answer, Check
 from hpcvlm.ops.doctor_look import FOLDER_TIMEOUT_S, Look, ask, within
 from hpcvlm.site.cluster import Cluster
-from hpcvlm.site.schema import SiteSpec
+from hpcvlm.site.schema import Notify, SiteSpec
 from hpcvlm.slurm.commands import clean_environment, sbatch_test, scontrol_config
 
 _TEST_TIMEOUT_S = 30.0
 _TEST_MINUTES = 1
+_FINE = "fine"
 
 
 def look_at_slurm(look: Look) -> list[Check]:
@@ -113,7 +115,32 @@ def look_at_site_in_slurm(look: Look) -> list[Check]:
             if not within(FOLDER_TIMEOUT_S, partial(os.access, path, os.R_OK))
         ]
         checks.append(judge_site.judge_folders(missing, {path for _, path in named}))
+    if look.wants("site-notify"):
+        notify = look.site.notify
+        problems = _untold(notify, look.ctx.environment.get("PATH"))
+        checks.append(judge_site.judge_notify(notify, problems))
     return checks
+
+
+def _untold(notify: Notify, path: str | None) -> list[str]:
+    """What keeps a job on this machine from telling anybody."""
+    programs = [*notify.command[:1], *(["mail"] if notify.mail_to else [])]
+    found = [f"no program {name} here" for name in programs if not shutil.which(name, path=path)]
+    if notify.webhook_file is not None:
+        file = Path(notify.webhook_file)
+        what = within(FOLDER_TIMEOUT_S, partial(_why_no_webhook, file)) or "no answer of its disk"
+        found += [] if what == _FINE else [f"notify.webhook_file {file}: {what}"]
+    return found
+
+
+def _why_no_webhook(file: Path) -> str:
+    """Why no job takes an address from a file, or `_FINE`."""
+    try:
+        mode = file.stat().st_mode
+    except OSError as error:
+        return str(error.strerror)
+    open_to_others = mode & (stat.S_IRWXG | stat.S_IRWXO)
+    return "others may read it, so no job uses it (chmod 600)" if open_to_others else _FINE
 
 
 def _named_folders(site: SiteSpec) -> list[tuple[str, str]]:

@@ -22,7 +22,7 @@ from hpcvlm.ops.stop import stop
 from hpcvlm.submit.record import JobRecord
 from hpcvlm.watch.latch import keep_verdict
 from hpcvlm.watch.loop import Glance, watch
-from hpcvlm.watch.model import FINAL, Failed, Ready, SchedulerView, Verdict
+from hpcvlm.watch.model import FINAL, Ready, SchedulerView, Verdict
 from hpcvlm.watch.observe import Clocks, clocks, observe
 from hpcvlm.watch.reading import FolderView, file_system_ahead, read_folder, read_folders
 from hpcvlm.watch.scheduler import LiveSource, confirm, views
@@ -250,7 +250,12 @@ def status(name: str, ctx: Context) -> Row:
 
 
 def _meant(rows: Sequence[Row]) -> Row:
-    meant = the_one_meant(rows, lambda row: isinstance(row.verdict, Ready), lambda row: row.is_over)
+    meant = the_one_meant(
+        rows,
+        lambda row: isinstance(row.verdict, Ready),
+        lambda row: row.is_over,
+        lambda row: row.glance.state is not None,
+    )
     return replace(meant, generations=tuple(rows))
 
 
@@ -307,11 +312,6 @@ def explain(row: Row) -> Diagnosis:
     from hpcvlm.ops.why import diagnose_row
 
     return diagnose_row(row)
-
-
-def is_failed(row: Row) -> bool:
-    """Whether it is over against everybody's will."""
-    return isinstance(row.verdict, Failed)
 
 
 def _off(seconds: float) -> str:

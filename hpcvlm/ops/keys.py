@@ -19,7 +19,8 @@ from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.context import Context
 from hpcvlm.ops.endpoints import Row, look
 from hpcvlm.system.files import PRIVATE_FILE
-from hpcvlm.watch.verdict import Ended, Failed
+from hpcvlm.watch.sentences import describe
+from hpcvlm.watch.verdict import Ended, Failed, Unknown, Waiting
 
 if TYPE_CHECKING:
     from hpcvlm.probe.model import Target
@@ -30,6 +31,8 @@ FEWEST_CHARACTERS = 43
 TAKEN_WITHIN_S = 90.0
 _ASK_EVERY_S = 1.0
 _ANSWER_TIMEOUT_S = 10.0
+# Phases in which an engine has its key already, and is not ready.
+_NOT_ASKED = frozenset({"unresponsive", "draining", "suspended"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +106,20 @@ def rotate_key(
         key_files=tuple(str(file.path) for file in files),
         repaired=tuple(str(file.path) for file in files if not file.private),
         confirmed=tuple(job for job, trouble in answers if not trouble),
-        unconfirmed=tuple(f"{job}: {trouble}" for job, trouble in answers if trouble),
-        waiting=tuple(row.record.name for row in rows if row.endpoint is None),
+        unconfirmed=(
+            *(f"{job}: {trouble}" for job, trouble in answers if trouble),
+            *(f"{row.record.name}: it is {describe(row.verdict)}" for row in rows if _serves(row)),
+        ),
+        waiting=tuple(row.record.name for row in rows if row.endpoint is None and not _serves(row)),
     )
+
+
+def _serves(row: Row) -> bool:
+    """Whether its engine may answer already, though it cannot be asked now."""
+    verdict = row.verdict
+    if isinstance(verdict, Unknown):
+        return row.glance.state is not None
+    return isinstance(verdict, Waiting) and verdict.phase in _NOT_ASKED
 
 
 def _live(endpoint: str, ctx: Context) -> list[Row]:
@@ -128,7 +142,9 @@ def _held(path: Path) -> Iterator[_KeyFile]:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise HpcvlmError(
-            "key-missing", f"there is no key file {path}", "hpcvlm stop the endpoint, launch again"
+            "key-missing",
+            f"there is no key file {path}",
+            "try again in a moment: a job that runs puts its key back",
         ) from None
     except OSError as error:
         raise _unwritable(path, error.strerror) from None
@@ -229,5 +245,5 @@ def _unwritable(path: Path, why: str | None) -> HpcvlmError:
     return HpcvlmError(
         "key-unwritable",
         f"cannot replace the key in {path}: {why}",
-        "hpcvlm stop the endpoint, and launch it again",
+        f"hpcvlm stop {path.parent.name}, and launch it again",
     )

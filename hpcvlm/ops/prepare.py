@@ -101,6 +101,7 @@ def prepare_all(request: LaunchRequest, ctx: Context, site: SiteSpec | None = No
     # What cannot be read at all is told before anybody else is asked.
     name = _name(request, resolved.name)
     typed, request = request.model, _with_real_media_root(request)
+    site = _with_real_media_roots(site)
     check_request(request, spec)
     executor, cluster = _executor(request, site, ctx)
     site = _with_engine(site, spec, executor, ctx)
@@ -186,12 +187,10 @@ def _executor(request: LaunchRequest, site: SiteSpec, ctx: Context) -> tuple[str
     except HpcvlmError as error:
         if asked == "auto" and commands.is_not_configured(done.stderr):
             return "local", None
-        raise HpcvlmError(
-            error.code,
-            error.sentence,
-            "hpcvlm launch --executor local runs it on this machine instead",
-            error.details,
-        ) from None
+        here = "hpcvlm launch --executor local runs it on this machine instead"
+        if not commands.is_not_configured(done.stderr):
+            here = f"the same command again, once Slurm answers; or {here}"
+        raise HpcvlmError(error.code, error.sentence, here, error.details) from None
 
 
 def _with_real_media_root(request: LaunchRequest) -> LaunchRequest:
@@ -206,6 +205,12 @@ def _with_real_media_root(request: LaunchRequest) -> LaunchRequest:
             "name a folder that the compute nodes see, too",
         )
     return replace(request, media_root=str(folder.resolve()))
+
+
+def _with_real_media_roots(site: SiteSpec) -> SiteSpec:
+    """The folders that a media root may lie in, so that both sides are compared as they are."""
+    real = tuple(str(Path(root).expanduser().resolve()) for root in site.media_roots)
+    return site.model_copy(update={"media_roots": real}) if real else site
 
 
 def _with_engine(site: SiteSpec, spec: ModelSpec, executor: str, ctx: Context) -> SiteSpec:

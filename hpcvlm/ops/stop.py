@@ -15,8 +15,10 @@ from hpcvlm.submit.record import JobRecord
 from hpcvlm.system.files import write_atomically
 from hpcvlm.system.processes import is_alive, kill_session, send_signal
 from hpcvlm.watch.activity import read_activity
-from hpcvlm.watch.model import SchedulerView
+from hpcvlm.watch.latch import keep_verdict
+from hpcvlm.watch.model import Ended, SchedulerView
 from hpcvlm.watch.scheduler import LiveSource
+from hpcvlm.watch.sentences import ENDS
 from hpcvlm.watch.state import read_state
 
 DRAIN_NAME = "drain"
@@ -58,7 +60,21 @@ def stop(record: JobRecord, ctx: Context, *, on_wait: OnWait = lambda _s: None) 
         return "was over"
     if record.executor == "local":
         return _stop_local(record, ctx, on_wait)
-    return _stop_slurm(record, ctx, view.phase, on_wait)
+    said = _stop_slurm(record, ctx, view.phase, on_wait)
+    _keep_end(record, ctx)
+    return said
+
+
+def _keep_end(record: JobRecord, ctx: Context) -> None:
+    """The job only knows that it was told to end; that it was by us nobody can tell later on.
+
+    Slurm may have forgotten it by then, while its accounts are away.
+    """
+    folder = Path(record.folder)
+    state = read_state(folder)
+    if state is not None and (state.phase, state.reason) == ("ended", "stopped"):
+        ended = Ended(ENDS["stopped"], "stopped", state.since)
+        keep_verdict(folder, record.job_id, ended, ctx.clock.now())
 
 
 def stop_endpoint(

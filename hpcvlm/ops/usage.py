@@ -91,11 +91,16 @@ def parse_since(text: str, now: float) -> float:
     if not _DATE.fullmatch(text.strip()):
         return now - parse_duration(text, "--since")
     try:
-        return datetime.fromisoformat(text.strip()).timestamp()
+        moment = datetime.fromisoformat(text.strip()).timestamp()
     except (ValueError, OverflowError):
-        raise HpcvlmError(
-            "time-invalid", f"--since {text!r} is no date", "such as 30d, 12h or 2026-11-01"
-        ) from None
+        raise _no_since(f"--since {text!r} is no date") from None
+    if moment > now:
+        raise _no_since(f"--since {text} is yet to come")
+    return moment
+
+
+def _no_since(sentence: str) -> HpcvlmError:
+    return HpcvlmError("time-invalid", sentence, "such as 30d, 12h or 2026-11-01")
 
 
 def usage(since: float, ctx: Context, *, all_users: bool = False) -> UsageReport:

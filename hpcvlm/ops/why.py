@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 _PHASES = {
     "suspended": "Slurm has frozen it for a job that goes first, and lets it go on later",
-    "unresponsive": "its engine runs, but has not answered the job for a while",
+    "unresponsive": "its engine runs, but has not answered the job for a while; if it goes on, "
+    "the job ends it as hung",
     "draining": "it takes no new requests, finishes those that run, and ends",
 }
+_ENGINE_ENDS = ("engine-exited", "restarts-used-up")
 FINE, ENDED, WAITING, NOT_KNOWN = "fine", "ended", "waiting", "not-known"
 
 
@@ -119,7 +121,8 @@ def signatures() -> tuple[Signature, ...]:
 
 def _failed(row: Row, verdict: Failed, ctx: Context) -> Diagnosis:
     reason = verdict.reason
-    if verdict.engine_exit is not None:
+    # An engine that the job itself has stopped for another reason tells nothing by how it ended.
+    if verdict.engine_exit is not None and reason in _ENGINE_ENDS:
         reason += f" exit={verdict.engine_exit}"
     evidence = collect(row.record, row.glance, ctx, reason=reason, verdict=verdict.evidence)
     return _diagnosed(row, evidence, ctx)

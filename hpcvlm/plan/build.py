@@ -36,6 +36,7 @@ from hpcvlm.plan.life import (
     choose_notify,
     choose_restarts,
     keep_issues,
+    keep_notes,
     listen_issues,
 )
 from hpcvlm.plan.model import (
@@ -56,7 +57,7 @@ from hpcvlm.plan.safety import (
     media_options,
     media_root_issues,
     media_root_of,
-    remote_code_issues,
+    safety_issues,
 )
 from hpcvlm.plan.sbatch import partition_of, required_issues, sbatch_options
 from hpcvlm.plan.sources import COMMAND_LINE, DEFAULT, Sources
@@ -212,7 +213,7 @@ def build_plan(
     )
     plan = _assemble(asked, engine, kept, media_root, cache, dict(fit.options), environment)
     issues += fit.issues
-    issues += remote_code_issues(spec, found.snapshot, fit.options, request.engine_arguments)
+    issues += safety_issues(spec, plan, fit.options, request.engine_arguments)
     issues += listen_issues(plan.listen, engine.version)
     issues += keep_issues(request, site, found.executor, kept)
     issues += gpu_age_issues(_gpu_specs(asked), engine.version)
@@ -224,7 +225,7 @@ def build_plan(
 
         issues += memory_issues(memory, gpus.asked.text)
     issues += path_issues(plan)
-    notes = (*fit.notes, *media_notes(spec, site, engine.version))
+    notes = (*fit.notes, *keep_notes(kept), *media_notes(spec, site, engine.version))
     return PlanResult(plan, tuple(issues), memory, notes)
 
 

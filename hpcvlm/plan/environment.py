@@ -52,7 +52,9 @@ def engine_variables(
     environment: dict[str, str] = {}
     for place, values in layers.items():
         for name, value in values.items():
-            environment[name] = value
+            # The guard is found through it, so that its folder stays in front.
+            joined = name == "PYTHONPATH" and name in environment
+            environment[name] = f"{environment[name]}:{value}" if joined else value
             exact = f"{place}.{name}" if place.endswith("environment") else place
             sources.say(f"environment {name}", exact)
     return environment

@@ -16,6 +16,9 @@ LISTEN = ("node", "loopback", "socket")
 _ADDRESSES = {"node": "0.0.0.0"}  # noqa: S104 - every request needs the key
 _LOOPBACK = "127.0.0.1"
 NEVER = "never"
+# Slurm's word that a job's time is up comes up to 120 s before the end (WARN_BEFORE_END_S, and 60 s
+# more by sbatch(1)); a start and the hand-over need some more.
+_SHORTEST_OVERLAP_S = 300
 
 
 class Kept(NamedTuple):
@@ -159,6 +162,19 @@ def keep_issues(request: LaunchRequest, site: SiteSpec, executor: str, kept: Kep
             "a longer --time, or a shorter --keep",
         )
     ]
+
+
+def keep_notes(kept: Kept) -> tuple[str, ...]:
+    """What a short overlap means for whoever sends requests."""
+    if kept.keep_s is None or kept.keep_s <= kept.time_limit_s:
+        return ()
+    if kept.overlap_s >= _SHORTEST_OVERLAP_S:
+        return ()
+    sentence = (
+        f"successors begin only {kept.overlap_s} s before the end of the job before them, and "
+        "Slurm may tell that one to end 2 minutes earlier: expect gaps; a longer --time has none"
+    )
+    return (sentence,)
 
 
 def choose_idle(request: LaunchRequest, site: SiteSpec, sources: Sources) -> int | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from hpcvlm.catalog.schema import ModelSpec
+from hpcvlm.engines.vllm_adapt import meant
 from hpcvlm.engines.vllm_flags import canonical, flag
 from hpcvlm.errors import HpcvlmError
-from hpcvlm.plan.model import Issue, LaunchRequest, PlannedSnapshot
+from hpcvlm.plan.model import Issue, LaunchPlan, LaunchRequest, PlannedSnapshot
 from hpcvlm.plan.sources import COMMAND_LINE, Sources
 from hpcvlm.site.schema import SiteSpec
 from hpcvlm.snapshots.manifest import is_hash
@@ -20,6 +21,23 @@ REMOTE_CODE = "trust-remote-code"
 # Shorter beginnings of the flag are ambiguous: --trust-request-mm-kwargs.
 _SHORTEST_PREFIX = "trust-rem"
 _COMMIT_DIGITS = 40
+# What opens a way in that the guard does not stand in, or hides what else is asked for.
+_OPENS = {
+    "grpc": "starts a server that asks for no key, beside the one that does",
+    "grpc-port": "starts a server that asks for no key, beside the one that does",
+    "middleware": "may answer requests before the key is asked for",
+    "config": "reads further options from a file, which no plan can check",
+}
+# What the job, or another option of hpcvlm, says, and what that is.
+_LOCAL_MEDIA = "allowed-local-media-path"
+_SAID_ELSEWHERE = {
+    _LOCAL_MEDIA: "--media-root FOLDER names the folder of file:// images",
+    "host": "--listen says who may connect",
+    "port": "the job takes a free port; hpcvlm connect NAME --port gives a fixed one",
+    "uds": "--listen socket has the engine listen on a socket that you alone can reach",
+}
+_RUST_FRONTEND = "VLLM_USE_RUST_FRONTEND"
+_KEY_FILE = "HPCVLM_KEY_FILE"
 
 
 def media_options(spec: ModelSpec, site: SiteSpec, version: str) -> dict[str, object]:
@@ -81,6 +99,82 @@ def media_root_issues(request: LaunchRequest, site: SiteSpec) -> list[Issue]:
             f"a folder in {' or '.join(allowed)}",
         )
     ]
+
+
+def safety_issues(
+    spec: ModelSpec, plan: LaunchPlan, options: Mapping[str, object], arguments: Sequence[str]
+) -> list[Issue]:
+    """What neither a model's file nor the command line may ask of an engine.
+
+    Args:
+        spec: the model.
+        plan: as it would be.
+        options: of ``vllm serve``, as they are used.
+        arguments: further ones.
+    """
+    version, environment = plan.engine.version, dict(plan.environment)
+    return [
+        *remote_code_issues(spec, plan.snapshot, options, arguments),
+        *unguarded_issues(version, options, arguments, environment, f"{plan.folder}/key"),
+        *taken_issues(version, options, arguments, plan.media_root),
+    ]
+
+
+def unguarded_issues(
+    version: str,
+    options: Mapping[str, object],
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    key_file: str,
+) -> list[Issue]:
+    """What would let requests past the key; nobody may know better, since everybody gets in.
+
+    Args:
+        version: of vLLM, whose parser takes beginnings of flags, too.
+        options: of ``vllm serve``, as they are used.
+        arguments: further ones.
+        environment: the engine's.
+        key_file: the endpoint's own.
+    """
+    places = _places(version, options, arguments)
+    found = [(place, _OPENS[name]) for name, place in places.items() if name in _OPENS]
+    # vLLM reads it as a number (vllm/envs.py).
+    if environment.get(_RUST_FRONTEND, "").strip() not in {"", "0"}:
+        found.append((f"environment.{_RUST_FRONTEND}", "starts another server, without the key"))
+    if environment.get(_KEY_FILE, key_file) != key_file:
+        found.append((f"environment.{_KEY_FILE}", "takes the place of the endpoint's own key"))
+    return [
+        Issue("unguarded", place, f"{place} {why}", f"leave {place} out") for place, why in found
+    ]
+
+
+def taken_issues(
+    version: str, options: Mapping[str, object], arguments: Sequence[str], media_root: str
+) -> list[Issue]:
+    """Options of ``vllm serve`` that are not for anybody to give; as for `unguarded_issues`.
+
+    Args:
+        version: of vLLM.
+        options: as they are used.
+        arguments: further ones.
+        media_root: the folder of ``file://`` images that was decided.
+    """
+    others = {k: v for k, v in options.items() if (k, v) != (_LOCAL_MEDIA, media_root)}
+    return [
+        Issue("engine-flag", place, f"hpcvlm itself sets {place}", _SAID_ELSEWHERE[name])
+        for name, place in _places(version, others, arguments).items()
+        if name in _SAID_ELSEWHERE
+    ]
+
+
+def _places(
+    version: str, options: Mapping[str, object], arguments: Sequence[str]
+) -> dict[str, str]:
+    """Where each flag is given, by its own name."""
+    places = {canonical(name): f"options.{name}" for name, value in options.items() if value}
+    return places | {
+        name: one.partition("=")[0] for one in arguments if (name := meant(one, version))
+    }
 
 
 def remote_code_issues(

@@ -85,7 +85,7 @@ _TROUBLES: dict[Trouble, tuple[Kind, str, str]] = {
     Trouble.BROKEN: (
         Kind.UNREACHABLE,
         "the endpoint closed the connection without an answer: {detail}",
-        "the engine may have died: see its log",
+        "the engine may have died: hpcvlm why NAME, or its log",
     ),
     Trouble.NOT_HTTP: (
         Kind.UNREACHABLE,

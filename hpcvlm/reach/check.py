@@ -34,13 +34,17 @@ async def prove(way: Way, key: str) -> None:
     name = way.where.name
     if wrong := await answers(way):
         raise way.trouble() or HpcvlmError(
-            "endpoint-unreachable", f"{name} does not answer: {wrong}"
+            "endpoint-unreachable",
+            f"{name} does not answer: {wrong}",
+            f"hpcvlm why {name} on the cluster, then the same command again",
         )
     try:
         status, body = await _get(way, "/v1/models", key)
     except httpx.HTTPError as error:
         raise HpcvlmError(
-            "endpoint-unreachable", f"{name} does not list its models: {error}"
+            "endpoint-unreachable",
+            f"{name} does not list its models: {error}",
+            f"hpcvlm smoke-test {name} on the cluster shows whether it is well",
         ) from None
     if status in _REFUSED:
         raise HpcvlmError("key-refused", f"{name} does not take the key in {way.where.key_file}")

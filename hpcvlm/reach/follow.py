@@ -100,6 +100,7 @@ class Follower:
         self._over_seen = False
         self._looks = 0
         self._warned: set[tuple[str, float]] = set()
+        self._first_look = True
         self.first_up = asyncio.Event()
 
     @property
@@ -172,9 +173,11 @@ class Follower:
         if seen.where is None:
             self._described = seen.described
             if self._current is None:
-                self._say_once("waiting", f"the endpoint is {seen.described}")
+                self._say_once("waiting", f"the endpoint is not ready yet: {seen.described}")
             elif self._current.up.is_set() and await check.answers(self._current):
-                self._links.tell(Event("down", f"the endpoint is {seen.described}"))
+                self._links.tell(
+                    Event("down", f"the endpoint is not ready any more: {seen.described}")
+                )
                 self._leave()
         elif self._current is None or self._current.where.address != seen.where.address:
             await self._move(seen.where)
@@ -303,7 +306,9 @@ class Follower:
         due = [limit for limit in WARNINGS_S if left <= limit]
         new = [limit for limit in due if (where.job_id, limit) not in self._warned]
         self._warned |= {(where.job_id, limit) for limit in due}
-        if not new or left <= 0:
+        first, self._first_look = self._first_look, False
+        # Who has just been connected was told the end; only a near one is worth a second line.
+        if not new or left <= 0 or (first and left > min(WARNINGS_S)):
             return
         text = f"{where.name} ends in {max(1, round(left / 60))} min"
         if where.kept_until is not None and where.kept_until > ends:

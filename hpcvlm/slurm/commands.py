@@ -84,7 +84,6 @@ def squeue_user(user: str | None = None) -> Argv:
     return (*_squeue(), f"--user={user}" if user else "--me")
 
 
-COMMENT_FIELDS = ("job_id", "user", "comment and name")
 _COMMENT_FORMAT = "%i|%u|%k|%j"
 
 

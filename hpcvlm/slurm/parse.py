@@ -300,7 +300,7 @@ def _rows(stdout: str, fields: Sequence[str]) -> Iterator[dict[str, str]]:
 
 
 def _job(row: dict[str, str]) -> SlurmJob:
-    code, signal = _exit(row.get("exit_code", ""))
+    code, signal = parse_exit(row.get("exit_code", ""))
     phase = phase_of(row["state"])
     reason = row.get("reason", "").strip()
     return SlurmJob(
@@ -327,8 +327,8 @@ def _limit(text: str) -> int | None:
         return None
 
 
-def _exit(text: str) -> tuple[int | None, int | None]:
-    """``code:signal`` of sacct."""
+def parse_exit(text: str) -> tuple[int | None, int | None]:
+    """``code:signal`` of sacct; None for what it does not say, and for no signal."""
     match = re.fullmatch(r"(\d+):(\d+)", text.strip())
     return (int(match[1]), int(match[2]) or None) if match else (None, None)
 

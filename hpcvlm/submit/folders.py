@@ -22,7 +22,7 @@ from hpcvlm.submit.record import RECORD_NAME, JobRecord, record_text
 from hpcvlm.system.files import PRIVATE_FILE, make_private_folder, write_atomically
 
 KEY_BYTES = 32
-_DRAFTS = "new"
+DRAFTS = "new"
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 _GB = 1e9
 
@@ -75,7 +75,7 @@ def remove_folders(folders: Sequence[Path]) -> None:
 def _aside(folder: Path) -> Path:
     """A new folder on the same file system, so that it can be given its name in one step."""
     make_private_folder(folder.parent, exist_ok=True)
-    made = folder.parent.parent / _DRAFTS / f"{folder.name}.{secrets.token_hex(4)}"
+    made = folder.parent.parent / DRAFTS / f"{folder.name}.{secrets.token_hex(4)}"
     make_private_folder(made)
     return made
 

@@ -226,11 +226,14 @@ def _forgotten(state: JobState | None, seen: Observation) -> Verdict:
     """The scheduler has no such job and keeps no account of it."""
     last, at = _last_seen(state, seen)
     ages = [age for age in (seen.state_age, seen.activity_age) if age is not None]
-    if state is not None and ages and min(ages) < STALE_S:
+    own_end = state is not None and state.phase == "ended"
+    if state is not None and not own_end and ages and min(ages) < STALE_S:
         why = f"Slurm knows no such job, but it wrote to its folder {min(ages):.0f} s ago"
         return Unknown(why, last, at)
     if seen.scheduler.accounts_away:
         why = f"Slurm's controller no longer knows the job: {seen.scheduler.reason}"
+        if own_end:
+            why = f"it has ended, and only Slurm's accounts know why: {seen.scheduler.reason}"
         return Unknown(why, last, at)
     if _over_for(seen) < LAST_WORDS_GRACE_S:
         return Unknown(

@@ -363,6 +363,16 @@ def test_show_of_a_file_that_cannot_be_read(hpcvlm: Command) -> None:
 # ---- validate ---------------------------------------------------------------------------------
 
 
+def test_validate_without_a_name_checks_what_is_in_use(hpcvlm: Command) -> None:
+    hpcvlm.site("schema: 1\n")
+    done = hpcvlm("site", "validate")
+    assert (done.code, done.stdout.count(": ok\n")) == (0, 1)
+    hpcvlm.site("schema: 1\nidle: soon\n")
+    done = hpcvlm("site", "validate")
+    assert done.code == 2
+    assert ":2: idle: is 'soon'" in done.stderr
+
+
 def test_validate(hpcvlm: Command, tmp_path: Path) -> None:
     good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
     good.write_text("name: north\n")

@@ -72,7 +72,9 @@ def test_usage_is_a_table_and_json(hpcvlm: Command, tmp_path: Path) -> None:
     assert loaded["total"]["gpu_hours"] == pytest.approx(96.0)
     assert loaded["rows"][0]["model"] == "qwen"
     assert loaded["notes"]
-    assert "no endpoint has run since 1d" in ask(hpcvlm, "usage", "--since", "1d").stderr
+    told = ask(hpcvlm, "usage", "--since", "1d").stderr
+    yesterday = time.strftime("%Y-%m-%d", time.localtime(time.time() - 86_400))
+    assert f"no endpoint has run since {yesterday} " in told
     assert ask(hpcvlm, "usage", "--since", "soon").code == 2
 
 

@@ -133,8 +133,9 @@ def test_what_ran_is_counted_before_and_after_its_cleanup(hpcvlm: Command) -> No
 
     def gpu_seconds() -> float:
         (one,) = hpcvlm("usage", "--since", "1h", "--json").json()["jobs"]
-        assert (one["job_id"], one["user"], one["source"]) == (job, "root", "accounts")
-        return float(one["gpu_s"])
+        assert (one["job_id"], one["user"]) == (job, "root")
+        # Slurm writes its accounts a little later than the job ends.
+        return float(one["gpu_s"]) if one["source"] == "accounts" else 0.0
 
     until(lambda: gpu_seconds() > 1)
     used = gpu_seconds()

@@ -58,7 +58,7 @@ def place(cluster: FaultCluster, tmp_path: Path) -> Iterator[Place]:
         done = made.hpcvlm("stop", "--all")
         assert done.code == 0, done.stderr
         until(lambda: not cluster.queue(), lambda: f"orphan jobs: {cluster.queue()}", 15)
-        until(lambda: not made.processes(), lambda: f"orphans: {made.command_lines()}", 15)
+        until(lambda: not made.processes(), lambda: f"orphans: {made.command_lines()}", 30)
     finally:
         made.kill_all()
 
@@ -106,6 +106,6 @@ def here(tmp_path: Path) -> Iterator[Place]:
     try:
         done = made.hpcvlm("stop", "--all")
         assert done.code == 0, done.stderr
-        until(lambda: not made.processes(), lambda: f"orphans: {made.command_lines()}", 15)
+        until(lambda: not made.processes(), lambda: f"orphans: {made.command_lines()}", 30)
     finally:
         made.kill_all()

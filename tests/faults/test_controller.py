@@ -10,11 +10,12 @@ import pytest
 
 from tests.faults.place import FaultCluster, Place, shell, until
 
+# It is stopped by TERM, since one that is killed forgets what it did in its last five seconds.
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
 
 def test_slurmctld_restarted_during_submit(place: Place, cluster: FaultCluster) -> None:
-    stop_it, start_it = (shell(cluster, verb, "slurmctld") for verb in ("kill", "start"))
+    stop_it, start_it = (shell(cluster, verb, "slurmctld") for verb in ("stop", "start"))
     place.program("sbatch", f'{stop_it}; {{ sleep 1; {start_it}; }} & exec "$REAL" "$@"')
     done = place.hpcvlm(*place.arguments("twice", "--no-wait"))
     (place.bin / "sbatch").unlink()
@@ -31,7 +32,7 @@ def test_slurmctld_restarted_during_submit(place: Place, cluster: FaultCluster) 
 
 
 def test_slurmctld_away_during_submit(place: Place, cluster: FaultCluster) -> None:
-    stop_it = shell(cluster, "kill", "slurmctld")
+    stop_it = shell(cluster, "stop", "slurmctld")
     place.program("sbatch", f'{stop_it}; exec "$REAL" "$@"')
     done = place.hpcvlm(*place.arguments("away", "--no-wait"), timeout_s=180)
     assert done.code == 4, done.stderr
@@ -75,7 +76,7 @@ def test_slurmctld_restarted_during_stop(place: Place, cluster: FaultCluster) ->
 def test_slurmctld_away_for_a_minute(place: Place, cluster: FaultCluster) -> None:
     place.launch("lives")
     began = time.monotonic()
-    cluster.do("kill", "slurmctld")
+    cluster.do("stop", "slurmctld")
     row = place.status("lives")
     assert row["state"] == "unknown"
     assert row["verdict"]["last_seen"] == "ready"
@@ -89,7 +90,8 @@ def test_slurmctld_away_for_a_minute(place: Place, cluster: FaultCluster) -> Non
     assert waiter.poll() is None
     assert place.state("lives")["phase"] == "ready"
     cluster.do("start", "slurmctld")
-    assert waiter.wait(30) == 0
+    _, stderr = waiter.communicate(timeout=60)
+    assert waiter.returncode == 0, stderr
     assert place.status("lives")["state"] == "ready"
 
 

@@ -43,11 +43,12 @@ def test_hung_before_it_is_ready(here: Place) -> None:
 
 
 # Five minutes are right for a user, and too long for a test.
-HURRY = (
-    "sed -i -e 's/^look_every=[0-9]*/look_every=1/' -e 's/^look_timeout=[0-9]*/look_timeout=1/' "
-    """-e 's/^hang_timeout=[0-9]*/hang_timeout=6/' "${@: -1}"; exec "$REAL" "$@"
+HURRY = """
+for line in look_every=1 look_timeout=1 hang_timeout=6 stop_timeout=2; do
+    sed -i "s/^${line%=*}=[0-9]*/$line/" "${@: -1}"
+done
+exec "$REAL" "$@"
 """
-)
 
 
 @pytest.mark.slurm

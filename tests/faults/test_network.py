@@ -42,7 +42,7 @@ def test_network_cut_for_good(place: Place, cluster: FaultCluster) -> None:
     assert "gpu02" in row["verdict"]["evidence"]
     assert "try:" in place.said("far")
     cluster.do("mend")
-    until(lambda: not place.processes(), lambda: f"{place.command_lines()} still run", 30)
+    until(lambda: not place.processes(), lambda: f"{place.command_lines()} still run", 90)
     place.launch("far", *FAR)
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hpcvlm.doctor import job, slurm
 from hpcvlm.doctor import site as judge_site
 from hpcvlm.doctor.model import Answer, Status
 from hpcvlm.errors import HpcvlmError
+from hpcvlm.ops.doctor_slurm import _untold
 from hpcvlm.site.cluster import Cluster, parse_sinfo
 from hpcvlm.site.load import load_site
-from hpcvlm.site.schema import SiteSpec
+from hpcvlm.site.schema import Notify, SiteSpec
 
 # Slurm 22.05.8, `scontrol show config`, shortened.
 CONFIG = """\
@@ -276,3 +279,25 @@ def test_engines_and_folders() -> None:
     assert judge_site.judge_folders(["binds /x"], {"/x"}).status is Status.WARNING
     assert judge_site.judge_folders([], {"/x"}).status is Status.OK
     assert judge_site.judge_folders([], set()).status is Status.SKIPPED
+
+
+def test_notices() -> None:
+    told = Notify(events=("ready",), command=("/bin/true",))
+    assert judge_site.judge_notify(told, []).evidence == "ready by notify.command"
+    assert judge_site.judge_notify(told, ["no program /bin/true here"]).status is Status.WARNING
+    check = judge_site.judge_notify(Notify(events=("ready",)), [])
+    assert (check.status, "notify.command" in check.remedy) == (Status.WARNING, True)
+    assert judge_site.judge_notify(Notify(), []).status is Status.SKIPPED
+
+
+def test_what_keeps_a_job_from_telling_anybody(tmp_path: Path) -> None:
+    hook = tmp_path / "hook"
+    hook.write_text("https://hooks.example.org/x\n")
+    hook.chmod(0o644)
+    notify = Notify(command=("/no/such", "-x"), webhook_file=str(hook), mail_to="u@example.org")
+    found = _untold(notify, str(tmp_path))
+    assert found[:2] == ["no program /no/such here", "no program mail here"]
+    assert "chmod 600" in found[2]
+    hook.chmod(0o600)
+    assert _untold(Notify(webhook_file=str(hook)), None) == []
+    assert "No such file" in _untold(Notify(webhook_file=f"{hook}s"), None)[0]

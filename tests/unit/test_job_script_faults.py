@@ -281,3 +281,12 @@ def test_a_path_that_no_socket_can_have_is_said(tmp_path: Path, start: Start) ->
     assert job.end() == 1
     assert job.state["reason"] == "socket-path-too-long"
     assert list(deep.iterdir()) == []
+
+
+def test_the_engine_does_not_outlive_a_script_that_was_killed(tmp_path: Path, start: Start) -> None:
+    """Nobody else would end it where processes are not tracked by cgroups."""
+    job = start(plan_of(tmp_path / "mine"))
+    job.reach("ready")
+    job.process.kill()
+    job.process.wait()
+    job.until(lambda: not job.left())

@@ -575,10 +575,47 @@ def test_a_notifier_that_fails_or_hangs_harms_nobody(tmp_path: Path, start: Star
     job = start(plan_of(tmp_path, "die-after-ready", notify=notify), edit=short, PATH=path)
     assert ended(job) == (1, "engine-exited")
     texts = [text for name, text in job.events if name == "notify"]
-    assert texts.count("mail failed with exit code 9") == 2
+    assert texts.count("mail: mail failed with exit code 9") == 2
     assert texts.count("webhook: /no/such file cannot be read, or is empty") == 2
-    assert sum(text.startswith("command failed with exit code") for text in texts) == 2
+    assert texts.count(f"command: {command} took longer than 1 s") == 2
     assert "ready" in job.phases
+
+
+def test_a_notifier_that_is_not_there_is_named(tmp_path: Path, start: Start) -> None:
+    notify = PlannedNotify(("ready",), ("/no/such program",), None, None)
+    job = start(plan_of(tmp_path, notify=notify))
+    job.reach("ready")
+    sentence = f"command: there is no program /no/such program on {os.uname().nodename}"
+    job.until(lambda: sentence in [text for name, text in job.events if name == "notify"])
+
+
+def test_what_slurm_has_made_before_the_job_began_is_closed(tmp_path: Path, start: Start) -> None:
+    plan = plan_of(tmp_path)
+    logs = [Path(plan.folder) / name for name in ("job.out", "job.err")]
+    for log in logs:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.touch()
+        log.chmod(0o644)
+    job = start(plan)
+    job.reach("ready")
+    assert [log.stat().st_mode & 0o777 for log in logs] == [0o600, 0o600]
+
+
+def test_a_job_that_was_over_and_is_run_again_ends_at_once(tmp_path: Path, start: Start) -> None:
+    """As by a slurmctld that was killed before it had saved that the job was over."""
+    verdict = {"schema": 1, "job_id": "4711", "verdict": "failed", "reason": "engine-exited"}
+    for number, runs in (("4711", False), ("4712", True)):
+        plan = plan_of(tmp_path / number)
+        folder = Path(plan.folder)
+        folder.mkdir(parents=True)
+        (folder / "verdict.json").write_text(json.dumps(verdict))
+        job = start(plan, SLURM_JOB_ID=number)
+        if runs:
+            job.reach("ready")
+            continue
+        assert job.end() == 0
+        assert [name for name, _ in job.events] == ["run-again"]
+        assert not (folder / "state.json").exists()
 
 
 # ---- the folder, the key ----------------------------------------------------------------------

@@ -668,7 +668,7 @@ def test_what_was_typed_is_told_first_then_the_cluster_then_the_disk() -> None:
         cluster=cluster(),
         images_on_disk=frozenset(),
         snapshot_problems=("gone",),
-        folder="/a:b",
+        folder="/a:b/x",
     )
     assert [issue.code for issue in result.issues] == [
         "tensor-parallel",

@@ -222,3 +222,10 @@ def test_flags_that_only_look_alike_are_left_alone() -> None:
 def test_the_shipped_model_without_code_needs_nobody() -> None:
     issues = make_plan(LaunchRequest(LLAMA, gpus="A100:4"), site_text=engine("0.10.2")).issues
     assert [issue.code for issue in issues if issue.code == "remote-code"] == []
+
+
+def test_a_short_overlap_is_told() -> None:
+    short = make_plan(asked(keep="20m", time="4m"), site_text=engine("0.32.0"))
+    assert any("expect gaps" in note for note in short.notes)
+    long = make_plan(asked(keep="3d", time="24h"), site_text=engine("0.32.0"))
+    assert not any("expect gaps" in note for note in long.notes)

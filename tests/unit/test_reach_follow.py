@@ -292,6 +292,24 @@ def test_the_end_is_told_at_thirty_and_at_ten_minutes_once_each() -> None:
     run(work)
 
 
+@pytest.mark.parametrize(("left", "told"), [(1700, []), (500, ["mine ends in 8 min"])])
+def test_who_is_connected_late_is_told_only_of_a_near_end(left: int, told: list[str]) -> None:
+    async def work() -> None:
+        engine = await Engine("a").start()
+        scene = Scene(Told(ready(engine, ends=time.time() + left)))
+        follower = scene.follower()
+        following = asyncio.create_task(follower.run())
+        await until(follower.first_up.is_set)
+        looks = scene.cluster.looks
+        await until(lambda: scene.cluster.looks > looks + 3)
+        assert [e.text for e in scene.events if e.kind == "expiring"] == told
+        following.cancel()
+        await follower.close()
+        await engine.stop()
+
+    run(work)
+
+
 def test_an_engine_that_stops_answering_is_told_and_so_is_its_return() -> None:
     async def work() -> None:
         engine = await Engine("a").start()

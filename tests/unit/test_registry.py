@@ -102,10 +102,17 @@ def test_groups_are_in_the_order_of_their_oldest_job(tmp_path: Path) -> None:
 
 def test_the_one_meant_of_values() -> None:
     jobs = ["over", "ready", "ready-newer", "queued"]
-    ready, over = (lambda job: job.startswith("ready")), (lambda job: job == "over")
-    assert the_one_meant(jobs, ready, over) == "ready-newer"
-    assert the_one_meant(["over", "queued", "queued-2"], ready, over) == "queued"
-    assert the_one_meant(["over", "over"], ready, over) == "over"
+    ready, over = (lambda job: job.startswith("ready")), (lambda job: job.startswith("over"))
+
+    def begun(job: str) -> bool:
+        return "cancelled" not in job
+
+    assert the_one_meant(jobs, ready, over, begun) == "ready-newer"
+    assert the_one_meant(["over", "queued", "queued-2"], ready, over, begun) == "queued"
+    assert the_one_meant(["over", "over"], ready, over, begun) == "over"
+    ended = ["over-1", "over-2", "over-cancelled"]
+    assert the_one_meant(ended, ready, over, begun) == "over-2"
+    assert the_one_meant(ended[2:], ready, over, begun) == "over-cancelled"
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,7 @@ def test_gpu_counts_of_records(text: str, count: int) -> None:
 def test_ages_and_dates(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse_since("30d", NOW) == NOW - 30 * 24 * HOUR
     assert parse_since("2026-11-01", NOW) == 1793491200.0
-    for wrong in ("soon", "2026-13-01", "-3d"):
+    for wrong in ("2999-01-01", "soon", "2026-13-01", "-3d"):
         with pytest.raises(HpcvlmError, match="--since"):
             parse_since(wrong, NOW)
 

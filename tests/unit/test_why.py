@@ -109,6 +109,15 @@ def test_an_unknown_failure_shows_the_last_words(failed: JobRecord, tmp_path: Pa
     assert "try     hpcvlm logs e1" in as_text(report)
 
 
+def test_how_the_engine_ended_tells_nothing_where_the_job_has_stopped_it(
+    tmp_path: Path,
+) -> None:
+    made = record(tmp_path / "jobs", "e1", partition="gpu")
+    said(made, "ended", NOW - 900, NOW, reason="image-not-taken-in", engine_exit=0)
+    write(made, engine__out="INFO fine\n", engine__err="")
+    assert why("e1", context(tmp_path)).diagnosis.id == "image-not-taken-in"
+
+
 def test_what_the_accounts_say_wins(failed: JobRecord, tmp_path: Path) -> None:
     write(failed, engine__out=KV)
     line = "41|OUT_OF_MEMORY|0:125||64G|00:10:00|10:00:00|gpu01|8|1\n"
