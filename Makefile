@@ -52,8 +52,10 @@ setup:
 	  scripts/setup/slurm_root.sh $$version >/dev/null || [ $$? -eq 3 ] || exit 1; \
 	done
 
+# Most of them wait for something, so two go on at a time; but real engines need every core.
 test: setup check
-	$(VENV)/bin/python -m pytest -q -m slow
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m 'slow and not engine'
+	$(VENV)/bin/python -m pytest -q -m 'slow and engine'
 
 bench: venv setup
 	@folder=$$(mktemp -d); missed=; \

@@ -313,7 +313,7 @@ def test_ctrl_c_ends_at_once_and_leaves_nothing(hpcvlm: Command, tmp_path: Path)
     begun = time.monotonic()
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 8
     assert process.returncode == 130
     assert stdout == ""
     assert stderr == "interrupted: nothing was verified, and nothing was written\n"

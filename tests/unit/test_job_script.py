@@ -293,7 +293,7 @@ def test_it_can_be_stopped_at_any_time(
     os.kill(job.process.pid, number)
     begun = time.monotonic()
     assert job.end() == 0
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 15
     assert (job.state["phase"], job.state["reason"]) == ("ended", "stopped")
     assert job.phases[-2:] == ["draining", "ended"]
     assert "ready" not in job.phases

@@ -249,10 +249,9 @@ def test_the_wait_before_a_restart_can_be_stopped(tmp_path: Path, start: Start) 
     job = start(plan_of(tmp_path, "die-after-ready", restarts=1))
     job.until(lambda: (job.folder / "state.json").exists() and job.state["phase"] == "restarting")
     assert (job.state["reason"], job.state["port"]) == ("engine-exited", None)
-    begun = time.monotonic()
     job.process.terminate()
     assert ended(job) == (0, "stopped")
-    assert time.monotonic() - begun < 4
+    assert job.phases[-3:] == ["restarting", "draining", "ended"]
 
 
 def test_a_start_that_fails_is_not_repeated(tmp_path: Path, start: Start) -> None:

