@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 from tests.realparts import SETUP, CpuSif, SlurmCluster, exports, set_up
 
 _DROPPED = ("HPCVLM_", "SLURM_", "SBATCH_", "SQUEUE_", "SACCT_", "SINFO_", "APPTAINER", "VLLM_")
+# Whoever starts the tests in the background has Ctrl-C ignored, and every child inherits that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # The real parts lie in the real cache, which the isolation below hides.
 _REAL_ENVIRONMENT = dict(os.environ)
 
