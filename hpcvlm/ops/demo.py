@@ -27,6 +27,13 @@ def launch_demo(ctx: Context) -> JobRecord:
             "scripts/setup/vllm_cpu.sh in hpcvlm's repository installs a CPU build, "
             "or set HPCVLM_VLLM to a vllm command",
         )
-    site = SiteSpec(name="this machine", executor="local", runtime="none", engines=(install,))
+    site = SiteSpec(
+        name="this machine",
+        executor="local",
+        runtime="none",
+        engines=(install,),
+        # Else the smoke test could not show that the engine fetches a picture by its address.
+        media_domains=("127.0.0.1",),
+    )
     request = LaunchRequest(model=DEMO_MODEL, executor="local", gpus="0")
     return launch(request, ctx, site)
