@@ -361,8 +361,10 @@ up_munged() {
 }
 
 up_mariadbd() {
+    # Temporary tables of its own: in the common folder those of two clusters may have one name.
+    mkdir -p "$dir/run/mariadb"
     start mariadb-install mariadb-install-db --no-defaults --user=root --datadir="$dir/db" \
-        --auth-root-authentication-method=socket --skip-test-db
+        --tmpdir="$dir/run/mariadb" --auth-root-authentication-method=socket --skip-test-db
     run_mariadbd
     mariadb --no-defaults --socket="$MYSQL_UNIX_PORT" <"$dir/etc/database.sql"
 }
@@ -372,6 +374,7 @@ run_mariadbd() {
         cd "$dir"
         exec </dev/null >>"$dir/log/mariadbd.out" 2>&1 9>&-
         exec setsid mariadbd --no-defaults --user=root --datadir="$dir/db" \
+            --tmpdir="$dir/run/mariadb" \
             --socket="$MYSQL_UNIX_PORT" --pid-file="$dir/run/mariadbd.pid" \
             --skip-networking --innodb-buffer-pool-size=64M --loose-innodb-snapshot-isolation=OFF \
             --innodb-lock-wait-timeout=900 --innodb-flush-log-at-trx-commit=0

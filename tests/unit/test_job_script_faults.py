@@ -11,6 +11,7 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -264,7 +265,11 @@ def test_an_engine_on_a_socket(tmp_path: Path, start: Start) -> None:
     assert path.is_relative_to(job.tmp / "scratch")
     assert job.chat()[0] == 200
     listening = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
-    inodes = {str(fd.readlink()) for fd in Path(f"/proc/{state['engine_pid']}/fd").iterdir()}
+    inodes = set()
+    for descriptor in Path(f"/proc/{state['engine_pid']}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            inodes.add(str(descriptor.readlink()))
+    assert inodes
     tcp = {f"socket:[{line.split()[9]}]" for line in listening.splitlines() if ":" in line}
     assert not inodes & tcp
     (job.folder / "drain").write_text("drained\n")
