@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hpcvlm.cli import options
-from hpcvlm.cli.output import data, data_json, note, paint, table
+from hpcvlm.cli.deletion import carry_out, confirm, done_as_dict, tell
+from hpcvlm.cli.output import data, data_json, note, table
 from hpcvlm.cli.sizes import bytes_text
 from hpcvlm.cli.snapshots_ls import ago, json_text, printable
 
@@ -56,7 +56,7 @@ def cleanup(
             data_json(_as_dict(plan, None))
         _end_of_plan(plan, older_than)
         return
-    _confirm(plan, yes=yes)
+    confirm(plan.size, yes=yes)
     _delete(plan, ctx, as_json=as_json)
 
 
@@ -88,66 +88,18 @@ def _end_of_plan(plan: CleanupPlan, older_than: str) -> None:
         note(f"{plan.younger} more are over for less than {older_than} (--older-than)")
 
 
-def _confirm(plan: CleanupPlan, *, yes: bool) -> None:
-    """Ask on a terminal; elsewhere only --yes is an answer.
-
-    Raises:
-        HpcvlmError: ``option-required``; ``typer.Exit`` after a no.
-    """
-    from hpcvlm.errors import ExitCode, HpcvlmError
-
-    if yes:
-        return
-    size = bytes_text(plan.size)
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise HpcvlmError(
-            "option-required",
-            f"nobody can be asked here whether {size} may be deleted; nothing was changed",
-            "look at it with --dry-run, then add --yes",
-        )
-    sys.stderr.write(f"delete this for good, {size}? [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        note("nothing was changed")
-        raise typer.Exit(ExitCode.FAILED)
-
-
 def _delete(plan: CleanupPlan, ctx: Context, *, as_json: bool) -> None:
-    from hpcvlm.errors import ExitCode
     from hpcvlm.ops.cleanup import execute
 
-    done: list[Outcome] = []
-    try:
-        for outcome in execute(plan, ctx):
-            done.append(outcome)  # noqa: PERF402 - what is done before Ctrl-C counts
-    except KeyboardInterrupt:
-        _report(plan, done, as_json=as_json)
-        note(
-            f"interrupted: {len(done)} of {len(plan.rows)} are done; nothing is broken, and the "
-            "next cleanup finishes what was begun"
-        )
-        raise typer.Exit(ExitCode.INTERRUPTED) from None
-    _report(plan, done, as_json=as_json)
-    if any(outcome.problem for outcome in done):
-        raise typer.Exit(ExitCode.FAILED)
+    def path_of(outcome: Outcome) -> str:
+        return "" if outcome.problem else f"{outcome.row.seen.path}: "
 
+    def report(done: Sequence[Outcome]) -> None:
+        if as_json:
+            data_json(_as_dict(plan, done))
+        tell(done, path_of, plan.size, as_json=as_json)
 
-def _report(plan: CleanupPlan, done: Sequence[Outcome], *, as_json: bool) -> None:
-    if as_json:
-        data_json(_as_dict(plan, done))
-    for outcome in done:
-        if outcome.problem:
-            note(f"{paint('failed', 'red')}: {printable(outcome.problem)}")
-        elif outcome.skipped:
-            note(f"kept: {printable(f'{outcome.row.seen.path}: {outcome.skipped}')}")
-    freed = sum(outcome.freed for outcome in done)
-    line = f"{bytes_text(freed)} freed"
-    if freed < plan.size:
-        line += f" of {bytes_text(plan.size)}"
-    if as_json:
-        note(line)
-    else:
-        data(line)
+    carry_out(execute(plan, ctx), len(plan.rows), "cleanup", report)
 
 
 def _as_dict(plan: CleanupPlan, done: Sequence[Outcome] | None) -> dict[str, object]:
@@ -166,16 +118,7 @@ def _as_dict(plan: CleanupPlan, done: Sequence[Outcome] | None) -> dict[str, obj
         "younger": plan.younger,
     }
     if done is not None:
-        found["freed"] = sum(outcome.freed for outcome in done)
-        found["done"] = [
-            {
-                **_row_dict(outcome.row),
-                "freed": outcome.freed,
-                "skipped": json_text(outcome.skipped),
-                "problem": json_text(outcome.problem),
-            }
-            for outcome in done
-        ]
+        found |= done_as_dict(done, lambda outcome: _row_dict(outcome.row))
     return found
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpcvlm.cli import options
+from hpcvlm.cli.deletion import carry_out, confirm, done_as_dict, tell
 from hpcvlm.cli.output import WIDTH, data, data_json, note, paint, table
 from hpcvlm.cli.sizes import bytes_text
 from hpcvlm.cli.snapshots_ls import ago, json_text, moment, printable
@@ -99,7 +100,8 @@ def prune(
         _end_of_plan(prepared)
         return
     refuse_if_unsure(prepared)
-    _confirm(prepared, yes=yes)
+    _short(prepared)
+    confirm(prepared.plan.size, yes=yes)
     _delete(prepared, as_json=as_json)
 
 
@@ -159,50 +161,19 @@ def _short(prepared: Prepared) -> None:
         note(f"that is {missing} short of --free; nothing else may go")
 
 
-def _confirm(prepared: Prepared, *, yes: bool) -> None:
-    """Ask on a terminal; elsewhere only --yes is an answer.
-
-    Raises:
-        HpcvlmError: ``option-required``; ``typer.Exit`` after a no.
-    """
-    from hpcvlm.errors import ExitCode, HpcvlmError
-
-    _short(prepared)
-    if yes:
-        return
-    size = bytes_text(prepared.plan.size)
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise HpcvlmError(
-            "option-required",
-            f"nobody can be asked here whether {size} may be deleted; nothing was changed",
-            "look at it with --dry-run, then add --yes",
-        )
-    sys.stderr.write(f"delete this for good, {size}? [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        note("nothing was changed")
-        raise typer.Exit(ExitCode.FAILED)
-
-
 def _delete(prepared: Prepared, *, as_json: bool) -> None:
-    from hpcvlm.errors import ExitCode
     from hpcvlm.ops.context import Context
     from hpcvlm.ops.snapshots_prune import execute
 
-    done: list[Outcome] = []
-    try:
-        for outcome in execute(prepared, Context(), _Progress()):
-            done.append(outcome)  # noqa: PERF402 - what is done before Ctrl-C counts
-    except KeyboardInterrupt:
-        _report(prepared, done, as_json=as_json)
-        note(
-            f"interrupted: {len(done)} of {len(prepared.plan.rows)} are done; nothing is broken, "
-            "and the next prune finishes what was begun"
-        )
-        raise typer.Exit(ExitCode.INTERRUPTED) from None
-    _report(prepared, done, as_json=as_json)
-    if any(outcome.problem for outcome in done):
-        raise typer.Exit(ExitCode.FAILED)
+    def name_of(outcome: Outcome) -> str:
+        return f"{outcome.row.repo}@{outcome.row.commit[:_SHORT]}".rstrip("@") + ": "
+
+    def report(done: Sequence[Outcome]) -> None:
+        if as_json:
+            data_json(_as_dict(prepared, done))
+        tell(done, name_of, prepared.plan.size, as_json=as_json)
+
+    carry_out(execute(prepared, Context(), _Progress()), len(prepared.plan.rows), "prune", report)
 
 
 class _Progress:
@@ -219,25 +190,6 @@ class _Progress:
         note(paint(f"{number} of {of}: {printable(row.repo)} {row.commit[:_SHORT]}", "dim"))
 
 
-def _report(prepared: Prepared, done: Sequence[Outcome], *, as_json: bool) -> None:
-    freed = sum(outcome.freed for outcome in done)
-    if as_json:
-        data_json(_as_dict(prepared, done))
-    for outcome in done:
-        name = f"{outcome.row.repo}@{outcome.row.commit[:_SHORT]}".rstrip("@")
-        if outcome.problem:
-            note(f"{paint('failed', 'red')}: {printable(f'{name}: {outcome.problem}')}")
-        elif outcome.skipped:
-            note(f"kept: {printable(f'{name}: {outcome.skipped}')}")
-    line = f"{bytes_text(freed)} freed"
-    if freed < prepared.plan.size:
-        line += f" of {bytes_text(prepared.plan.size)}"
-    if as_json:
-        note(line)
-    else:
-        data(line)
-
-
 def _as_dict(prepared: Prepared, done: Sequence[Outcome] | None) -> dict[str, object]:
     plan = prepared.plan
     found: dict[str, object] = {
@@ -248,16 +200,7 @@ def _as_dict(prepared: Prepared, done: Sequence[Outcome] | None) -> dict[str, ob
         "keep": [_kept_dict(kept) for kept in plan.kept],
     }
     if done is not None:
-        found["freed"] = sum(outcome.freed for outcome in done)
-        found["done"] = [
-            {
-                **_row_dict(outcome.row),
-                "freed": outcome.freed,
-                "skipped": json_text(outcome.skipped),
-                "problem": json_text(outcome.problem),
-            }
-            for outcome in done
-        ]
+        found |= done_as_dict(done, lambda outcome: _row_dict(outcome.row))
     return found
 
 

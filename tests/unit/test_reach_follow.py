@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
 
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.reach import follow
+from hpcvlm.reach.follow import Follower
 from hpcvlm.reach.model import Sighting
 from hpcvlm.reach.relay import Relay
 from tests.reach_fixtures import Engine, Scene, Told, run, until, where
@@ -30,19 +33,26 @@ def ready(engine: Engine, job_id: str = "1", **over: object) -> Sighting:
     return Sighting(where(job_id, port=engine.port, **over), "ready")
 
 
+@asynccontextmanager
+async def followed(scene: Scene) -> AsyncIterator[Follower]:
+    """A follower that has found its first way; it is gone when the block is left."""
+    follower = scene.follower()
+    following = asyncio.create_task(follower.run())
+    await until(follower.first_up.is_set)
+    yield follower
+    following.cancel()
+    await follower.close()
+
+
 def test_a_way_is_up_only_after_the_engine_has_answered_with_the_key() -> None:
     async def work() -> None:
         engine = await Engine("a").start()
         scene = Scene(Told(ready(engine)))
-        follower = scene.follower()
-        following = asyncio.create_task(follower.run())
-        await until(follower.first_up.is_set)
-        assert engine.asked[:2] == ["/health", "/v1/models"]
-        assert scene.keys == ["k3y"]
-        assert scene.kinds() == ["up"]
-        assert await follower.pick() is scene.ways[0]
-        following.cancel()
-        await follower.close()
+        async with followed(scene) as follower:
+            assert engine.asked[:2] == ["/health", "/v1/models"]
+            assert scene.keys == ["k3y"]
+            assert scene.kinds() == ["up"]
+            assert await follower.pick() is scene.ways[0]
         assert scene.ways[0].closed
         await engine.stop()
 
@@ -129,19 +139,15 @@ def test_a_successor_that_does_not_answer_yet_gets_no_connection() -> None:
         old = await Engine("old").start()
         new = await Engine("new", health=503).start()
         scene = Scene(Told(ready(old)))
-        follower = scene.follower()
-        following = asyncio.create_task(follower.run())
-        await until(follower.first_up.is_set)
-        scene.cluster.seen = ready(new, "2")
-        await until(lambda: "unsure" in scene.kinds())
-        assert follower.current is scene.ways[0]
-        new.health = 200
-        await until(lambda: "moved" in scene.kinds())
-        assert follower.current is scene.ways[-1]
-        # Each try that failed has ended its way.
-        await until(lambda: all(way.closed for way in scene.ways[:-1]))
-        following.cancel()
-        await follower.close()
+        async with followed(scene) as follower:
+            scene.cluster.seen = ready(new, "2")
+            await until(lambda: "unsure" in scene.kinds())
+            assert follower.current is scene.ways[0]
+            new.health = 200
+            await until(lambda: "moved" in scene.kinds())
+            assert follower.current is scene.ways[-1]
+            # Each try that failed has ended its way.
+            await until(lambda: all(way.closed for way in scene.ways[:-1]))
         await old.stop()
         await new.stop()
 
@@ -152,23 +158,19 @@ def test_a_lost_way_is_taken_again_with_what_is_wrong_told_once() -> None:
     async def work() -> None:
         engine = await Engine("a").start()
         scene = Scene(Told(ready(engine)))
-        follower = scene.follower()
-        following = asyncio.create_task(follower.run())
-        await until(follower.first_up.is_set)
-        way = scene.ways[0]
-        way.refuses = [HpcvlmError("ssh-failed", "login does not answer", "look")] * 9999
-        way.broken.put_nowait("cut")
-        await until(lambda: not way.up.is_set())
-        assert await follower.pick() is None
-        assert "login does not answer" in follower.why()
-        way.refuses.clear()
-        await until(way.up.is_set)
-        assert await follower.pick() is way
-        assert way.opened > 2
-        assert scene.kinds() == ["up", "down", "unsure", "back"]
-        assert scene.events[2].details == ("look",)
-        following.cancel()
-        await follower.close()
+        async with followed(scene) as follower:
+            way = scene.ways[0]
+            way.refuses = [HpcvlmError("ssh-failed", "login does not answer", "look")] * 9999
+            way.broken.put_nowait("cut")
+            await until(lambda: not way.up.is_set())
+            assert await follower.pick() is None
+            assert "login does not answer" in follower.why()
+            way.refuses.clear()
+            await until(way.up.is_set)
+            assert await follower.pick() is way
+            assert way.opened > 2
+            assert scene.kinds() == ["up", "down", "unsure", "back"]
+            assert scene.events[2].details == ("look",)
         await engine.stop()
 
     run(work)
@@ -178,18 +180,14 @@ def test_a_cluster_that_cannot_be_asked_changes_nothing() -> None:
     async def work() -> None:
         engine = await Engine("a").start()
         scene = Scene(Told(ready(engine)))
-        follower = scene.follower()
-        following = asyncio.create_task(follower.run())
-        await until(follower.first_up.is_set)
-        for seen in (HpcvlmError("remote-failed", "slurm is away"), Sighting(None, "unknown")):
-            scene.cluster.seen, looks = seen, scene.cluster.looks
-            await until(lambda: scene.cluster.looks > looks + 2)  # noqa: B023
-            assert follower.current is scene.ways[0]
-            assert scene.ways[0].up.is_set()
-        assert scene.kinds() == ["up", "unsure"]
-        assert len(scene.ways) == 1
-        following.cancel()
-        await follower.close()
+        async with followed(scene) as follower:
+            for seen in (HpcvlmError("remote-failed", "slurm is away"), Sighting(None, "unknown")):
+                scene.cluster.seen, looks = seen, scene.cluster.looks
+                await until(lambda: scene.cluster.looks > looks + 2)  # noqa: B023
+                assert follower.current is scene.ways[0]
+                assert scene.ways[0].up.is_set()
+            assert scene.kinds() == ["up", "unsure"]
+            assert len(scene.ways) == 1
         await engine.stop()
 
     run(work)
@@ -208,18 +206,14 @@ def test_an_engine_that_restarts_is_left_and_found_again_on_its_new_port() -> No
     async def work() -> None:
         engine = await Engine("a").start()
         scene = Scene(Told(ready(engine)))
-        follower = scene.follower()
-        following = asyncio.create_task(follower.run())
-        await until(follower.first_up.is_set)
-        await engine.stop()
-        scene.cluster.seen = Sighting(None, "restarting")
-        await until(lambda: follower.current is None)
-        again = await Engine("b").start()
-        scene.cluster.seen = ready(again)
-        await until(lambda: follower.current is not None)
-        assert scene.kinds()[-1] == "up"
-        following.cancel()
-        await follower.close()
+        async with followed(scene) as follower:
+            await engine.stop()
+            scene.cluster.seen = Sighting(None, "restarting")
+            await until(lambda: follower.current is None)
+            again = await Engine("b").start()
+            scene.cluster.seen = ready(again)
+            await until(lambda: follower.current is not None)
+            assert scene.kinds()[-1] == "up"
         await again.stop()
 
     run(work)
@@ -229,13 +223,9 @@ def test_a_changed_key_is_fetched_and_handed_out() -> None:
     async def work() -> None:
         engine = await Engine("a").start()
         scene = Scene(Told(ready(engine)))
-        follower = scene.follower()
-        following = asyncio.create_task(follower.run())
-        await until(follower.first_up.is_set)
-        engine.key = scene.cluster.the_key = "new"
-        await until(lambda: scene.keys == ["k3y", "new"])
-        following.cancel()
-        await follower.close()
+        async with followed(scene):
+            engine.key = scene.cluster.the_key = "new"
+            await until(lambda: scene.keys == ["k3y", "new"])
         await engine.stop()
 
     run(work)
@@ -267,26 +257,22 @@ def test_the_end_is_told_at_thirty_and_at_ten_minutes_once_each() -> None:
         engine = await Engine("a").start()
         now = time.time()
         scene = Scene(Told(ready(engine, ends=now + 3600)))
-        follower = scene.follower()
-        following = asyncio.create_task(follower.run())
-        await until(follower.first_up.is_set)
+        async with followed(scene):
 
-        async def looked() -> list[str]:
-            looks = scene.cluster.looks
-            await until(lambda: scene.cluster.looks > looks + 3)
-            return [e.text for e in scene.events if e.kind == "expiring"]
+            async def looked() -> list[str]:
+                looks = scene.cluster.looks
+                await until(lambda: scene.cluster.looks > looks + 3)
+                return [e.text for e in scene.events if e.kind == "expiring"]
 
-        assert await looked() == []
-        scene.cluster.seen = ready(engine, ends=now + 1750)
-        assert await looked() == ["mine ends in 29 min"]
-        # One that was extended, and one with a successor.
-        scene.cluster.seen = ready(engine, ends=now + 7200)
-        assert len(await looked()) == 1
-        scene.cluster.seen = ready(engine, ends=now + 590, kept_until=now + 9999)
-        told = await looked()
-        assert told[1:] == ["mine ends in 10 min; its successor takes over once it is ready"]
-        following.cancel()
-        await follower.close()
+            assert await looked() == []
+            scene.cluster.seen = ready(engine, ends=now + 1750)
+            assert await looked() == ["mine ends in 29 min"]
+            # One that was extended, and one with a successor.
+            scene.cluster.seen = ready(engine, ends=now + 7200)
+            assert len(await looked()) == 1
+            scene.cluster.seen = ready(engine, ends=now + 590, kept_until=now + 9999)
+            told = await looked()
+            assert told[1:] == ["mine ends in 10 min; its successor takes over once it is ready"]
         await engine.stop()
 
     run(work)
@@ -297,14 +283,10 @@ def test_who_is_connected_late_is_told_only_of_a_near_end(left: int, told: list[
     async def work() -> None:
         engine = await Engine("a").start()
         scene = Scene(Told(ready(engine, ends=time.time() + left)))
-        follower = scene.follower()
-        following = asyncio.create_task(follower.run())
-        await until(follower.first_up.is_set)
-        looks = scene.cluster.looks
-        await until(lambda: scene.cluster.looks > looks + 3)
-        assert [e.text for e in scene.events if e.kind == "expiring"] == told
-        following.cancel()
-        await follower.close()
+        async with followed(scene):
+            looks = scene.cluster.looks
+            await until(lambda: scene.cluster.looks > looks + 3)
+            assert [e.text for e in scene.events if e.kind == "expiring"] == told
         await engine.stop()
 
     run(work)
@@ -314,17 +296,13 @@ def test_an_engine_that_stops_answering_is_told_and_so_is_its_return() -> None:
     async def work() -> None:
         engine = await Engine("a").start()
         scene = Scene(Told(ready(engine)))
-        follower = scene.follower()
-        following = asyncio.create_task(follower.run())
-        await until(follower.first_up.is_set)
-        engine.health = 500
-        await until(lambda: "down" in scene.kinds())
-        engine.health = 200
-        await until(lambda: "back" in scene.kinds())
-        assert scene.kinds() == ["up", "down", "back"]
-        assert len(scene.ways) == 1
-        following.cancel()
-        await follower.close()
+        async with followed(scene):
+            engine.health = 500
+            await until(lambda: "down" in scene.kinds())
+            engine.health = 200
+            await until(lambda: "back" in scene.kinds())
+            assert scene.kinds() == ["up", "down", "back"]
+            assert len(scene.ways) == 1
         await engine.stop()
 
     run(work)
