@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -45,24 +46,11 @@ class Found(NamedTuple):
     process_started: int | None = None
 
 
-def adopt(record: JobRecord, runner: Runner) -> JobRecord | None:
-    """The record with its job's number, written to the job folder as well; None if none is found.
-
-    A record that has a number is given back as it is.
-    """
-    if record.job_id:
-        return record
-    found = look_up(record, runner)
-    return adopted(record, found) if found.job_id else None
-
-
 def adopted(record: JobRecord, found: Found) -> JobRecord:
     """The record of a job that was found; a folder that cannot be written keeps the old one."""
     known = replace(record, job_id=found.job_id, process_started=found.process_started)
-    try:
+    with suppress(OSError):
         write_record(known)
-    except OSError:
-        return known
     return known
 
 

@@ -39,16 +39,6 @@ class InterruptedAfterSubmit(KeyboardInterrupt):
         self.record = record
 
 
-def submit_job(plan: LaunchPlan, job: RenderedJob, *, runner: Runner, clock: Clock) -> JobRecord:
-    """Write the job folder, submit the script, and record what came of it.
-
-    Raises:
-        HpcvlmError: as `submit_jobs`.
-        InterruptedAfterSubmit: the job stands.
-    """
-    return submit_jobs([(plan, job)], runner=runner, clock=clock)[0]
-
-
 def submit_jobs(
     jobs: Sequence[tuple[LaunchPlan, RenderedJob]],
     *,

@@ -15,11 +15,12 @@ from hpcvlm.errors import HpcvlmError
 from hpcvlm.plan.chain import generation_name
 from hpcvlm.plan.model import LaunchPlan, LaunchRequest
 from hpcvlm.render.model import JobFile, RenderedJob
-from hpcvlm.submit.adopt import adopt, look_up
-from hpcvlm.submit.job import submit_job, submit_jobs
+from hpcvlm.submit.adopt import look_up
+from hpcvlm.submit.job import submit_jobs
 from hpcvlm.submit.record import JobRecord, read_record
 from hpcvlm.system.files import write_atomically
-from hpcvlm.system.process import Completed
+from hpcvlm.system.process import Completed, Runner
+from hpcvlm.watch.scheduler import confirm
 from tests.job_fixtures import make_plan
 from tests.slurm_stand_in import AWAY, LOST, REFUSED, TIMED_OUT, FakeClock, FakeSlurm
 
@@ -37,6 +38,12 @@ def srun_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake.write_text("#!/bin/sh\n")
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+
+
+def adopt(record: JobRecord, runner: Runner) -> JobRecord | None:
+    """The record with the number that was found; None without one."""
+    (known,), _ = confirm([record], runner)
+    return known if known.job_id else None
 
 
 @pytest.fixture
@@ -91,7 +98,7 @@ def names(jobs: Path) -> list[str]:
 def test_the_record_stands_before_sbatch_runs(jobs: Path) -> None:
     seen: list[JobRecord | None] = []
     slurm = FakeSlurm(before=lambda folder: seen.append(read_record(Path(folder))))
-    record = submit_job(planned(jobs), rendered(), runner=slurm, clock=FakeClock())
+    (record,) = submit_jobs([(planned(jobs), rendered())], runner=slurm, clock=FakeClock())
     (before,) = seen
     assert before is not None
     assert before.job_id == ""
@@ -352,7 +359,7 @@ def test_the_local_job_is_found_by_its_folder_while_it_lives(jobs: Path) -> None
     ).plan
     script = "#!/bin/bash\nexec sleep 60\n"
     job = RenderedJob(script, (JobFile("job.sbatch", script, 0o700),))
-    record = submit_job(plan, job, runner=FakeSlurm(), clock=FakeClock())
+    (record,) = submit_jobs([(plan, job)], runner=FakeSlurm(), clock=FakeClock())
     lost = replace(record, job_id="", process_started=None)
     try:
         assert adopt(lost, FakeSlurm()) == record
