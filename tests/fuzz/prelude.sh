@@ -22,6 +22,7 @@ _engine() { # what the script starts: its arguments and its environment
 _end() { # the script waits for its engine: all that can be seen has been seen
     local name
     builtin trap - EXIT
+    if declare -F let_go >/dev/null; then let_go; fi # it waits for the script's end
     wait
     if declare -F tell >/dev/null; then
         tell failed 'fuzz: text'

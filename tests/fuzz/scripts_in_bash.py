@@ -15,8 +15,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -42,7 +44,7 @@ BATCH = 50
 BASH = shutil.which("bash") or "/bin/bash"
 PROGRAMS = ("fuzz_engine", "apptainer", "singularity", *OCI)
 _END = "\x01end\x01"  # no text that a script may hold has it
-_SECONDS_PER_SCRIPT = 20
+_SECONDS, _SECONDS_PER_SCRIPT = 60, 2
 
 
 @dataclass
@@ -148,12 +150,11 @@ def run_batch(batch: Sequence[Case], root: Path) -> None:
         f'BASH_ENV="$PRELUDE" "$BASH" ../job.sbatch >../said 2>&1 </dev/null; echo $? >../code\n'
         for case in batch
     )
-    subprocess.run(
+    with subprocess.Popen(
         [BASH],
-        input=driver,
+        stdin=subprocess.PIPE,
         text=True,
-        check=True,
-        timeout=_SECONDS_PER_SCRIPT * len(batch),
+        start_new_session=True,
         env={
             "ROOT": str(root),
             "PATH": str(root / "programs"),
@@ -164,7 +165,13 @@ def run_batch(batch: Sequence[Case], root: Path) -> None:
             "LC_ALL": "C.UTF-8",
             "SLURM_JOB_ID": "7",
         },
-    )
+    ) as bash:
+        try:
+            bash.communicate(driver, timeout=_SECONDS + _SECONDS_PER_SCRIPT * len(batch))
+        except BaseException:  # a script that hangs is ended, too
+            os.killpg(bash.pid, signal.SIGKILL)
+            raise
+    assert bash.returncode == 0
 
 
 def check(case: Case) -> None:
