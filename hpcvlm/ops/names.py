@@ -26,20 +26,33 @@ def make_way(folder: Path, name: str, ctx: Context) -> None:
     Raises:
         HpcvlmError: ``name-taken`` when one of them is not over, or when another launch was faster.
     """
+    for place, record in refuse_taken(folder, name, ctx):
+        _put_aside(place, record, name)
+
+
+def refuse_taken(folder: Path, name: str, ctx: Context) -> list[tuple[Path, JobRecord]]:
+    """The jobs of a name's last launch, all of them over, with their folders; changes nothing.
+
+    Args:
+        folder: job folder of the first job of that name.
+        name: of the endpoint.
+        ctx: the outside.
+
+    Raises:
+        HpcvlmError: ``name-taken`` when one of them is not over.
+    """
     folders = family(folder)
     if not folders:
-        return
+        return []
     from hpcvlm.ops.endpoints import look
     from hpcvlm.watch.verdict import Ended, Failed
 
-    records = {place: read_record(place) for place in folders}
-    known = [record for record in records.values() if record is not None]
-    over = all(isinstance(row.verdict, (Failed, Ended)) for row in look(known, ctx))
+    known = [(place, record) for place in folders if (record := read_record(place)) is not None]
+    rows = look([record for _, record in known], ctx)
+    over = all(isinstance(row.verdict, (Failed, Ended)) for row in rows)
     if len(known) < len(folders) or not over:
         raise _taken(name)
-    for place, record in records.items():
-        if record is not None:
-            _put_aside(place, record, name)
+    return known
 
 
 def family(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.context import Context
 from hpcvlm.ops.launch import plan_and_render
+from hpcvlm.ops.names import refuse_taken
 from hpcvlm.plan.explain import gpu_hours
 from hpcvlm.plan.model import Issue, LaunchRequest, PlanResult
 from hpcvlm.render.model import RenderedJob
@@ -44,6 +45,11 @@ def make_plan(request: LaunchRequest, ctx: Context, site: SiteSpec | None = None
     """
     result, job = plan_and_render(request, ctx, site)
     start, refusals = None, []
+    if request.name is not None:
+        try:
+            refuse_taken(Path(result.plan.folder), result.plan.name, ctx)
+        except HpcvlmError as error:
+            refusals.append(Issue(error.code, "--name", error.sentence, error.remedy))
     if result.plan.executor == "slurm":
         try:
             start = _ask_slurm(job.script, ctx)

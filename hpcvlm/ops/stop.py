@@ -16,7 +16,7 @@ from hpcvlm.system.files import write_atomically
 from hpcvlm.system.processes import is_alive, kill_session, send_signal
 from hpcvlm.watch.activity import read_activity
 from hpcvlm.watch.latch import keep_verdict
-from hpcvlm.watch.model import Ended, SchedulerView
+from hpcvlm.watch.model import Ended, Failed, SchedulerView, Unknown
 from hpcvlm.watch.scheduler import LiveSource
 from hpcvlm.watch.sentences import ENDS
 from hpcvlm.watch.state import read_state
@@ -35,6 +35,8 @@ _SERVING = frozenset({"ready", "draining", "restarting"})
 # otherwise; then it stops its engine.
 _DRAIN_S = 3900.0
 
+_NOT_KNOWN = "Slurm here knows no such job; nothing to stop"
+
 OnWait = Callable[[float], None]
 
 
@@ -42,7 +44,8 @@ def stop(record: JobRecord, ctx: Context, *, on_wait: OnWait = lambda _s: None) 
     """Stop one job and wait until it is gone.
 
     Returns:
-        What happened: ``stopped``, or ``was over`` when there was nothing to stop.
+        What happened: ``stopped``, ``was over`` when there was nothing to stop, or that Slurm here
+        knows no such job, which is all that is known of one that said no last word.
 
     Raises:
         HpcvlmError: ``stop-failed`` when it is still there; says what still runs.
@@ -57,12 +60,35 @@ def stop(record: JobRecord, ctx: Context, *, on_wait: OnWait = lambda _s: None) 
             f"hpcvlm stop {record.name}, once Slurm answers",
         )
     if view.over:
-        return "was over"
+        return _was_over(record, view, ctx)
     if record.executor == "local":
         return _stop_local(record, ctx, on_wait)
     said = _stop_slurm(record, ctx, view.phase, on_wait)
     _keep_end(record, ctx)
     return said
+
+
+def _was_over(record: JobRecord, view: SchedulerView, ctx: Context) -> str:
+    """What to say of a job that the scheduler calls over, or does not know.
+
+    Raises:
+        HpcvlmError: ``stop-failed`` when it is unknown to Slurm here, but at work.
+    """
+    if view.phase is not None or not record.job_id:
+        return "was over"
+    from hpcvlm.ops.endpoints import look
+
+    (row,) = look([record], ctx)
+    if isinstance(row.verdict, Unknown) and not view.accounts_away:
+        raise HpcvlmError(
+            "stop-failed",
+            f"cannot stop {record.name}: {row.verdict.why}",
+            f"hpcvlm stop {record.name} on a login node of the cluster that runs job "
+            f"{record.job_id}, or scancel {record.job_id} there",
+        )
+    if isinstance(row.verdict, Failed) and row.verdict.reason == "vanished":
+        return _NOT_KNOWN
+    return "was over"
 
 
 def _keep_end(record: JobRecord, ctx: Context) -> None:

@@ -139,6 +139,17 @@ def test_what_cannot_be_forced(hpcvlm: Command, more: tuple[str, ...], code: str
     assert not submitted(hpcvlm)
 
 
+def test_a_plan_says_that_its_name_is_taken(hpcvlm: Command) -> None:
+    words = ("tiny-vlm", "--gpus", "A100:1", "--name", "mine")
+    assert hpcvlm("plan", *words).code == 0
+    assert hpcvlm("launch", *words, "--no-wait").code == 0
+    done = hpcvlm("plan", *words)
+    assert done.code == hpcvlm("launch", *words, "--no-wait").code != 0
+    assert "there is an endpoint called 'mine' already" in " ".join(done.stdout.split())
+    assert "choose another --name" in " ".join(done.stdout.split())
+    assert hpcvlm("plan", *words[:3]).code == 0
+
+
 def test_an_option_for_another_release_is_translated_in_plan_and_script_alike(
     hpcvlm: Command,
 ) -> None:

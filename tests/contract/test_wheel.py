@@ -30,7 +30,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def hpcvlm(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(installed),
+        "PYTHONSAFEPATH": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",  # what it holds is looked at afterwards
+    }
     return subprocess.run(
         [sys.executable, "-m", "hpcvlm", *arguments],
         cwd="/",

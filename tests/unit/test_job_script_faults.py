@@ -90,8 +90,9 @@ def test_a_full_disk_changes_no_state_and_ends_no_job(
     job.reach("ready")
     job.until(lambda: job.events != [])
     text = (job.folder / "state.json").read_text()
+    (job.folder / "drain.later").write_text("handed-over mine~2\n")
     filler = fill(small_disk)
-    (job.folder / "drain").touch()
+    (job.folder / "drain.later").rename(job.folder / "drain")
     checked = job.activity["checked"]
     tried = job.folder / ".state.json.new"
     job.until(lambda: tried.exists() and tried.read_text() == "")

@@ -333,6 +333,20 @@ def _ask_for_ever(job: RunningJob) -> None:
         job.chat("sleep 900", timeout_s=60.0)
 
 
+def test_a_job_that_nobody_takes_over_from_waits_for_no_client_to_go_there(
+    tmp_path: Path, start: Start
+) -> None:
+    job = start(draining(tmp_path, drain_grace_s=600))
+    job.reach("ready")
+    with ThreadPoolExecutor(1) as pool:
+        long = pool.submit(job.chat, "sleep 6")
+        job.until(lambda: job.request("/metrics")[1]["x-hpcvlm-in-flight"] == "1")
+        (job.folder / "drain").write_text("drained\n")
+        job.until(lambda: job.chat()[0] == 503)
+        assert long.result()[0] == 200
+    assert ended(job) == (0, "drained")
+
+
 def test_a_job_that_is_drained_before_it_is_ready_just_ends(tmp_path: Path, start: Start) -> None:
     job = start(plan_of(tmp_path, "slow"))
     job.reach("weights")
@@ -344,7 +358,7 @@ def test_a_job_that_is_drained_before_it_is_ready_just_ends(tmp_path: Path, star
 def test_an_engine_that_dies_while_it_drains_is_a_failure(tmp_path: Path, start: Start) -> None:
     job = start(draining(tmp_path, drain_grace_s=30, restarts=3))
     job.reach("ready")
-    (job.folder / "drain").write_text("drained\n")
+    (job.folder / "drain").write_text("handed-over mine~2\n")
     job.reach("draining")
     os.kill(job.state["engine_pid"], signal.SIGKILL)
     assert ended(job) == (1, "engine-exited")

@@ -11,7 +11,7 @@ import pytest
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops import names
 from hpcvlm.ops.context import Context
-from hpcvlm.ops.names import family, make_way
+from hpcvlm.ops.names import family, make_way, refuse_taken
 from hpcvlm.submit.record import JobRecord, read_record, write_record
 from hpcvlm.system.settings import Settings
 
@@ -67,6 +67,9 @@ def test_a_name_that_nobody_has_is_free(ctx: Context) -> None:
 def test_jobs_that_are_over_are_kept_aside_with_all_generations(ctx: Context) -> None:
     for name in ("vl", "vl~2", "vl~10", "vl2"):
         job(ctx, name, over=True)
+    free = refuse_taken(ctx.settings.jobs / "vl", "vl", ctx)
+    assert [record.name for _, record in free] == ["vl", "vl~10", "vl~2"]
+    assert all(place.is_dir() for place, _ in free)
     make_way(ctx.settings.jobs / "vl", "vl", ctx)
     assert [folder.name for folder in ctx.settings.jobs.iterdir()] == ["vl2"]
     aside = sorted(folder.name for folder in (ctx.settings.state / "ended").iterdir())

@@ -299,6 +299,21 @@ def test_stop_ends_all_generations_the_newest_first(ctx: Context, slurm: Slurm) 
     assert [what for _, what in stop_endpoint(jobs, ctx)] == ["was over"] * 3
 
 
+def test_stop_of_a_job_that_slurm_here_does_not_know(ctx: Context, slurm: Slurm) -> None:
+    """Home folders are often shared by several clusters."""
+    made = job(ctx, "there", job_id="7")
+    assert stop_endpoint([made], ctx)[0][1] == "Slurm here knows no such job; nothing to stop"
+    say(made, "ready")
+    looked(made, running=2)
+    with pytest.raises(HpcvlmError) as error:
+        stop_endpoint([made], ctx)
+    assert error.value.code == "stop-failed"
+    assert "Slurm knows no such job, but it wrote to its folder" in error.value.sentence
+    assert "scancel 7 there" in error.value.remedy
+    say(made, "ended", "idle")
+    assert stop_endpoint([made], ctx)[0][1] == "was over"
+
+
 def test_stop_without_slurm_says_what_may_still_run(ctx: Context, slurm: Slurm) -> None:
     jobs = chain(ctx, slurm)
     slurm.away = True
