@@ -211,6 +211,8 @@ def snippet(
     from hpcvlm.ops.endpoints import ready_endpoint
     from hpcvlm.resources import data_root
 
+    if image is not None and not image.is_file():
+        raise HpcvlmError("option-invalid", f"there is no file {image}", "--image PICTURE")
     _, endpoint = ready_endpoint(name, telling_context())
     picture = image or data_root() / "templates" / "sbatch" / "picture.png"
     data(make(endpoint, client, str(picture.absolute())))

@@ -38,6 +38,18 @@ Duration = Annotated[str, Rule(f"a duration {EXPECTED}", accepts=_is_duration)]
 AbsolutePath = Annotated[
     str, Rule("a path from the root, such as /etc/hpcvlm/webhook", pattern=r"/.+")
 ]
+Folder = Annotated[
+    str,
+    Rule(
+        "a folder from the root or from home, such as /data/pictures or ~/pictures",
+        pattern=r"(?:/|~).*",
+    ),
+]
+# As sbatch(1) has them for --mail-type.
+MailType = Literal[
+    "NONE", "BEGIN", "END", "FAIL", "REQUEUE", "ALL", "INVALID_DEPEND", "STAGE_OUT",
+    "TIME_LIMIT", "TIME_LIMIT_90", "TIME_LIMIT_80", "TIME_LIMIT_50", "ARRAY_TASKS",
+]  # fmt: skip
 HostName = Annotated[
     str,
     Rule(
@@ -132,9 +144,8 @@ class Proxy(Section):
 class Notify(Section):
     """Who is told what becomes of an endpoint: by Slurm's mails, and by the job itself."""
 
-    mail_type: tuple[str, ...] = about(
-        "when Slurm sends a mail, as sbatch's --mail-type takes it: END, FAIL, TIME_LIMIT_80",
-        default=(),
+    mail_type: tuple[MailType, ...] = about(
+        "when Slurm sends a mail, as sbatch's --mail-type takes it", default=()
     )
     mail_user: str | None = about("to whom Slurm does; the job's owner when left out", default=None)
     events: tuple[Literal["ready", "failed", "expiring", "ended"], ...] = about(
@@ -280,7 +291,7 @@ class SiteSpec(Section):
     staging: Staging = about("copying weights to the node", default=Staging())
     images: Images = about("making and checking container images", default=Images())
     media_root: str | None = about("folder below which file:// images are allowed", default=None)
-    media_roots: tuple[str, ...] = about(
+    media_roots: tuple[Folder, ...] = about(
         "the only folders that --media-root may name or lie below; all when empty", default=()
     )
     cache_root: str | None = about("private folder for the engine's compile caches", default=None)

@@ -200,6 +200,7 @@ def test_files_that_cannot_be_used(hpcvlm: Command, make: Callable[[Command], st
         (("logs", "none"), 3, "no endpoint is called 'none'"),
         (("env", "../jobs"), 3, "no endpoint is called '../jobs'"),
         (("snippet", ""), 3, "no endpoint is called ''"),
+        (("snippet", "t", "--image", "/no/cat.png"), 2, "there is no file /no/cat.png"),
         (("stop", "none"), 3, "no endpoint is called 'none'"),
         (("stop",), 2, "say which endpoints to stop"),
         (("stop", "none", "--all"), 2, "say which endpoints to stop"),

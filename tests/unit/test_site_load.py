@@ -173,6 +173,27 @@ def test_a_mistake_in_the_environment_names_its_variable(
     assert (caught.value.code, caught.value.sentence) == (code, sentence)
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("media_roots: [pictures]", "is 'pictures' (expected a folder from the root or from home"),
+        ("notify: {mail_type: [ENDE]}", "is 'ENDE' (expected one of 'NONE', 'BEGIN', 'END'"),
+        ("notify: {mail_type: [end]}", "is 'end' (expected one of 'NONE', 'BEGIN', 'END'"),
+    ],
+)
+def test_a_value_that_would_fail_later_is_refused_here(line: str, words: str) -> None:
+    with pytest.raises(HpcvlmError) as caught:
+        load_site([("site", "/etc/site.yaml", f"schema: 1\n{line}\n")])
+    assert caught.value.sentence.startswith("/etc/site.yaml:2: ")
+    assert words in caught.value.sentence
+
+
+def test_folders_from_the_root_and_from_home_are_taken() -> None:
+    text = "schema: 1\nmedia_roots: [/data, ~/pictures, '~']\n"
+    site, _ = load_site([("site", "/etc/site.yaml", text)])
+    assert site.media_roots == ("/data", "~/pictures", "~")
+
+
 def test_a_variable_that_resembles_nothing_lists_them_all() -> None:
     with pytest.raises(HpcvlmError) as caught:
         load_site([], environment={"HPCVLM_SITE_XYZZY": "1"})
