@@ -61,6 +61,8 @@ class FakeSlurm:
             pair (answer, True) is given although the job is accepted.
         down: whether squeue and sacct get no answer, asked anew each time.
         before: called at each sbatch, before it decides anything.
+        cluster: what the controller calls its cluster; it is asked for that in a thread of its own,
+            so that has no place among what was `asked`.
     """
 
     answers: list[Completed | tuple[Completed, bool] | bool] = field(default_factory=list)
@@ -69,6 +71,7 @@ class FakeSlurm:
     jobs: list[FakeJob] = field(default_factory=list)
     asked: list[tuple[str, ...]] = field(default_factory=list)
     forgotten: bool = False
+    cluster: str = ""
 
     def __call__(
         self,
@@ -78,7 +81,12 @@ class FakeSlurm:
         timeout_s: float | None = 60.0,
         cwd: str | None = None,
     ) -> Completed:
+        if tuple(argv) == ("scontrol", "show", "config"):
+            return Completed(0, f"ClusterName             = {self.cluster}\n", "")
         self.asked.append(tuple(argv))
+        return self._answer(argv, cwd)
+
+    def _answer(self, argv: Sequence[str], cwd: str | None) -> Completed:
         command = argv[0]
         if command == "sbatch":
             return self._sbatch(argv, cwd or "")

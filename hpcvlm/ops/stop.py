@@ -54,10 +54,11 @@ def stop(record: JobRecord, ctx: Context, *, on_wait: OnWait = lambda _s: None) 
     record, view = _view(record, ctx)
     if not view.answered:
         which = f"job {record.job_id}" if record.job_id else "a job of it"
+        when = f"on a login node of {view.cluster}" if view.cluster else "once Slurm answers"
         raise HpcvlmError(
             "slurm-unavailable",
             f"cannot stop {record.name}: {view.reason}; {which} may still run",
-            f"hpcvlm stop {record.name}, once Slurm answers",
+            f"hpcvlm stop {record.name}, {when}",
         )
     if view.over:
         return _was_over(record, view, ctx)

@@ -169,7 +169,9 @@ def _restarting(row: Row, verdict: Waiting, ctx: Context) -> Diagnosis:
 
 def _not_known(row: Row, verdict: Unknown) -> Diagnosis:
     said = f"what it does is not known: {verdict.why}; last seen: {verdict.last_seen}"
-    remedy = f"hpcvlm status {row.record.name}, once that answers; the job may still run"
+    cluster = row.glance.scheduler.cluster
+    when = f"on a login node of {cluster}" if cluster else "once that answers"
+    remedy = f"hpcvlm status {row.record.name}, {when}; the job may still run"
     return Diagnosis(NOT_KNOWN, said, remedy, (), ("squeue", "sacct", "state.json"))
 
 

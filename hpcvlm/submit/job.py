@@ -15,6 +15,7 @@ from hpcvlm.render.model import RenderedJob
 from hpcvlm.render.script import SCRIPT_NAME
 from hpcvlm.slurm.commands import after
 from hpcvlm.submit.attempt import UNCONFIRMED, submit_to_slurm
+from hpcvlm.submit.cluster import AskedMeanwhile
 from hpcvlm.submit.folders import Draft, make_folders, remove_folders
 from hpcvlm.submit.record import JobRecord, write_record
 from hpcvlm.submit.undo import cancel_all
@@ -98,6 +99,8 @@ def _submit_all(
 ) -> tuple[JobRecord, ...]:
     done: list[JobRecord] = []
     before, minutes = predecessor, 0
+    slurm = any(draft.plan.executor != "local" for draft in drafts)
+    cluster = AskedMeanwhile(runner) if slurm else None
     for draft in drafts:
         try:
             if draft.plan.executor == "local":
@@ -105,6 +108,7 @@ def _submit_all(
             else:
                 dependency = after(before.job_id, minutes) if before is not None else None
                 record = submit_to_slurm(draft.record, runner, clock, dependency, held)
+                record = replace(record, cluster=cluster.name() if cluster else "")
         except (HpcvlmError, OSError) as error:
             raise _undone(error, drafts, done, runner, clock) from None
         done.append(_written(record))

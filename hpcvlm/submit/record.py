@@ -36,6 +36,7 @@ class JobRecord:
         keep_until: seconds since the epoch until which the endpoint was asked to be kept by
             successors; None for a job without any.
         listen: ``node``, ``loopback`` or ``socket``.
+        cluster: what Slurm calls the cluster whose job it is; empty when unknown.
 
     A record whose `job_id` is empty stands for a submission whose outcome nobody knows yet.
     """
@@ -69,6 +70,7 @@ class JobRecord:
     idle_s: int | None = None
     keep_until: float | None = None
     listen: str = "node"
+    cluster: str = ""
 
     @property
     def shown_name(self) -> str:

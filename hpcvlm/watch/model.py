@@ -28,6 +28,7 @@ class SchedulerView:
         remedy: what to do about a job that no waiting starts; else empty.
         accounts_away: whether the accounts, which would know a job that the controller does not
             know any more, could not be asked; `reason` says why. A site without any has none away.
+        cluster: the cluster that must be asked, where that is another one; else empty.
     """
 
     answered: bool
@@ -43,6 +44,7 @@ class SchedulerView:
     time_limit_s: float | None = None
     remedy: str = ""
     accounts_away: bool = False
+    cluster: str = ""
 
     @property
     def over(self) -> bool:

@@ -13,6 +13,7 @@ from hpcvlm.slurm.model import SlurmJob
 from hpcvlm.slurm.reasons import reason_remedy, reason_sentence
 from hpcvlm.slurm.states import JobPhase, base_job_id, held_sentence
 from hpcvlm.submit.adopt import adopted, look_up
+from hpcvlm.submit.cluster import cluster_here
 from hpcvlm.submit.record import JobRecord
 from hpcvlm.system.process import Completed, Runner
 from hpcvlm.system.processes import is_alive
@@ -99,7 +100,11 @@ def confirm(
 
 
 def views(records: Sequence[JobRecord], runner: Runner) -> dict[str, SchedulerView]:
-    """The scheduler's view of each job, by name, with at most two Slurm calls in all."""
+    """The scheduler's view of each job, by name, with at most two Slurm calls in all.
+
+    A third one is made where there are jobs that Slurm does not know and that may be another
+    cluster's.
+    """
     found = {r.name: UNCONFIRMED for r in records if not r.job_id}
     known = [r for r in records if r.job_id]
     found |= {r.name: _local_view(r) for r in known if r.executor == "local"}
@@ -131,7 +136,30 @@ def _slurm_views(records: Sequence[JobRecord], runner: Runner) -> dict[str, Sche
         by_id |= _by_number([job for job in past if job.state.over])
         if problem:
             unknown = SchedulerView(True, None, reason=problem, accounts_away=True)
-    return {r.name: _view(by_id.get(r.job_id), r, unknown) for r in records}
+    elsewhere = _elsewhere([r for r in records if r.job_id not in by_id], runner)
+    return {
+        r.name: elsewhere.get(r.name) or _view(by_id.get(r.job_id), r, unknown) for r in records
+    }
+
+
+def _elsewhere(strangers: Sequence[JobRecord], runner: Runner) -> dict[str, SchedulerView]:
+    """The jobs of another cluster, by name, among those that Slurm here does not know.
+
+    Only such jobs cost this further Slurm call.
+    """
+    named = [record for record in strangers if record.cluster]
+    here = cluster_here(runner) if named else ""
+    if not here:
+        return {}
+    return {
+        record.name: SchedulerView(
+            False,
+            reason=f"it is a job of cluster {record.cluster!r}, and this is {here!r}",
+            cluster=record.cluster,
+        )
+        for record in named
+        if record.cluster != here
+    }
 
 
 def _accounts_away(answer: Completed | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -96,6 +97,32 @@ def test_a_job_that_slurm_puts_back_is_followed_to_ready_again(hpcvlm: Command) 
     assert hpcvlm("status", "again", "--json").json()["description"] == "ended (stopped)"
     kept = json.loads((hpcvlm.state / "jobs" / "again" / "verdict.json").read_text())
     assert (kept["verdict"], kept["reason"]) == ("ended", "stopped")
+
+
+def test_a_job_of_another_cluster_is_left_to_that_one(hpcvlm: Command) -> None:
+    hpcvlm("launch", "tiny-vlm", "--gpus", "A100:1", "--name", "there", "--no-wait")
+    assert hpcvlm("stop", "there").code == 0
+    file = hpcvlm.state / "jobs" / "there" / "record.json"
+    record = json.loads(file.read_text())
+    config = subprocess.run(
+        ["scontrol", "show", "config"],
+        env=hpcvlm.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert re.search(rf"^ClusterName\s*= {record['cluster']}$", config, re.MULTILINE)
+    for name in ("state.json", "verdict.json"):
+        file.with_name(name).unlink(missing_ok=True)
+    file.write_text(json.dumps({**record, "job_id": "999999", "cluster": "elsewhere"}))
+    row = hpcvlm("status", "there", "--json").json()
+    assert row["state"] == "unknown"
+    assert "it is a job of cluster 'elsewhere'" in row["description"]
+    done = hpcvlm("stop", "there")
+    assert done.code != 0
+    assert "hpcvlm stop there, on a login node of elsewhere" in " ".join(done.stderr.split())
+    assert hpcvlm("cleanup", "--older-than", "0", "--forgotten", "--yes").code == 0
+    assert file.exists()
 
 
 def test_an_unreadable_record_is_shown_and_left_alone(hpcvlm: Command) -> None:

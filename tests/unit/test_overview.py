@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from hpcvlm.errors import HpcvlmError
+from hpcvlm.ops.cleanup import plan_cleanup
 from hpcvlm.ops.context import Context
 from hpcvlm.ops.endpoints import look, overview, ready_endpoint, status
 from hpcvlm.ops.stop import drain_endpoint, stop_endpoint
+from hpcvlm.ops.why import diagnose_row
 from hpcvlm.submit.record import JobRecord
 from hpcvlm.system.process import Completed
 from hpcvlm.system.settings import Settings
@@ -35,6 +37,7 @@ class Slurm:
         self.calls: list[tuple[str, ...]] = []
         self.away = False
         self.sacct = NO_ACCOUNTS
+        self.cluster = ""
 
     def runs(self, job: JobRecord, state: str = "RUNNING", reason: str = "None", **at: int) -> None:
         start, end = at.get("start", int(time.time()) - 60), at.get("end", int(time.time()) + 3600)
@@ -54,6 +57,8 @@ class Slurm:
             return AWAY
         if argv[0] == "sacct":
             return self.sacct
+        if argv[0] == "scontrol":
+            return Completed(0, f"ClusterName = {self.cluster}\n", "")
         if argv[0] == "scancel":
             number = argv[-1]
             fields = self.lines[number].split("|")
@@ -312,6 +317,19 @@ def test_stop_of_a_job_that_slurm_here_does_not_know(ctx: Context, slurm: Slurm)
     assert "scancel 7 there" in error.value.remedy
     say(made, "ended", "idle")
     assert stop_endpoint([made], ctx)[0][1] == "was over"
+
+
+def test_a_job_of_another_cluster_is_unknown_here(ctx: Context, slurm: Slurm) -> None:
+    made = job(ctx, "there", job_id="7", cluster="alpha")
+    slurm.cluster = "beta"
+    (row,) = overview(ctx).rows
+    assert isinstance(row.verdict, Unknown)
+    assert row.verdict.why == "it is a job of cluster 'alpha', and this is 'beta'"
+    assert "on a login node of alpha" in diagnose_row(row, ctx).remedy
+    with pytest.raises(HpcvlmError) as error:
+        stop_endpoint([made], ctx)
+    assert error.value.remedy == "hpcvlm stop there, on a login node of alpha"
+    assert plan_cleanup(0.0, ctx, forgotten=True).rows == ()
 
 
 def test_stop_without_slurm_says_what_may_still_run(ctx: Context, slurm: Slurm) -> None:

@@ -6,8 +6,11 @@ import errno
 import json
 import os
 import stat
+import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +19,7 @@ from hpcvlm.plan.chain import generation_name
 from hpcvlm.plan.model import LaunchPlan, LaunchRequest
 from hpcvlm.render.model import JobFile, RenderedJob
 from hpcvlm.submit.adopt import look_up
+from hpcvlm.submit.cluster import AskedMeanwhile, cluster_here
 from hpcvlm.submit.job import submit_jobs
 from hpcvlm.submit.record import JobRecord, read_record
 from hpcvlm.system.files import write_atomically
@@ -93,6 +97,30 @@ def refusal(jobs: Path, slurm: FakeSlurm, count: int = 1) -> HpcvlmError:
 
 def names(jobs: Path) -> list[str]:
     return sorted(folder.name for folder in jobs.iterdir())
+
+
+def test_a_job_is_known_by_its_number_and_its_cluster(jobs: Path) -> None:
+    records = submitted(jobs, FakeSlurm(cluster="alpha"), count=2)
+    assert [record.cluster for record in records] == ["alpha", "alpha"]
+    assert read_record(jobs / "mine~2") == records[1]
+
+
+def test_a_controller_that_does_not_say_its_cluster_s_name_holds_nobody_up(jobs: Path) -> None:
+    answer = threading.Event()
+
+    class Slow(FakeSlurm):
+        def __call__(self, argv: Sequence[str], **options: Any) -> Completed:
+            if argv[0] == "scontrol":
+                answer.wait(60)
+            return super().__call__(argv, **options)
+
+    asked = AskedMeanwhile(Slow(cluster="alpha"))
+    assert asked.name(wait_s=0.05) == ""
+    assert asked.name(wait_s=60) == ""  # it has been waited for once
+    answer.set()
+    away = FakeSlurm(cluster="alpha")
+    assert AskedMeanwhile(away).name() == "alpha"
+    assert cluster_here(lambda *_args, **_options: AWAY) == ""
 
 
 def test_the_record_stands_before_sbatch_runs(jobs: Path) -> None:

@@ -321,6 +321,27 @@ def test_the_same_number_in_another_cluster_is_another_job(tmp_path: Path) -> No
     assert "'t'" in found.reason
 
 
+def test_a_job_of_another_cluster_is_not_gone(tmp_path: Path) -> None:
+    """It may wait in the queue there, and say nothing in its folder for days."""
+    slurm = FakeSlurm(SQUEUE, SACCT)
+    slurm.answers["scontrol"] = Completed(0, "ClusterName             = beta\n", "")
+    jobs = [
+        job(tmp_path, cluster="alpha"),
+        job(tmp_path, name="there", job_id="9", cluster="alpha"),
+        job(tmp_path, name="here", job_id="10", cluster="beta"),
+        job(tmp_path, name="before", job_id="11"),
+    ]
+    found = views(jobs, slurm)
+    assert slurm.asked == ["squeue", "sacct", "scontrol"]
+    assert found["t"].phase is JobPhase.RUNNING
+    assert not found["there"].answered
+    assert found["there"].reason == "it is a job of cluster 'alpha', and this is 'beta'"
+    assert found["there"].cluster == "alpha"
+    assert found["here"] == found["before"] == SchedulerView(True, None)
+    slurm.answers["scontrol"] = Completed(1, "", "slurm_load_ctl_conf error: Unable to contact")
+    assert views(jobs, slurm)["there"] == SchedulerView(True, None)
+
+
 @pytest.mark.parametrize("shown", ["7_4", "7_[1-3]", "7+0"])
 def test_parts_of_a_job_are_that_job(tmp_path: Path, shown: str) -> None:
     more = "None|gpu01|1000|1600|10:00|gpu|t\n"
