@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.realparts import SETUP, CpuSif, SlurmCluster, exports, set_up
 
@@ -16,6 +17,10 @@ _DROPPED = ("HPCVLM_", "SLURM_", "SBATCH_", "SQUEUE_", "SACCT_", "SINFO_", "APPT
 # Whoever starts the tests in the background has Ctrl-C ignored, and every child inherits that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# The same cases in every run, so that what fails once fails again; new ones on request.
+settings.register_profile("same", derandomize=True)
+if "HPCVLM_TEST_SEARCH" not in os.environ:
+    settings.load_profile("same")
 # The real parts lie in the real cache, which the isolation below hides.
 _REAL_ENVIRONMENT = dict(os.environ)
 

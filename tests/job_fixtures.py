@@ -5,9 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 import uuid
@@ -115,6 +117,7 @@ class RunningJob:
 
     folder: Path
     tmp: Path
+    scratch: Path
     process: subprocess.Popen[str]
     mark: str
     _broken: list[str] = field(default_factory=list)
@@ -146,16 +149,17 @@ class RunningJob:
         tmp.mkdir(parents=True)
         script = tmp / "job.sbatch"
         script.write_text(edit(render_job(plan, materials()).script), encoding="utf-8")
-        (tmp / "scratch").mkdir()
+        # The path of a Unix socket has 107 bytes at most, which pytest's own folders nearly fill.
+        scratch = Path(tempfile.mkdtemp(prefix="hv"))
         if user is not None:
-            for path in (tmp, script, tmp / "scratch"):
+            for path in (tmp, script, scratch):
                 os.chown(path, user, user)
         mark = uuid.uuid4().hex
         variables = {
             "PATH": os.environ["PATH"],
             "HOME": str(tmp),
             "LC_ALL": "C.UTF-8",
-            "TMPDIR": str(tmp / "scratch"),
+            "TMPDIR": str(scratch),
             MARK: mark,
         }
         with (tmp / "said").open("w") as said:
@@ -171,7 +175,7 @@ class RunningJob:
                 user=user,
                 extra_groups=None if user is None else (),
             )
-        job = cls(Path(plan.folder), tmp, process, mark)
+        job = cls(Path(plan.folder), tmp, scratch, process, mark)
         looks = [job._look_at_state, job._look_at_argvs] if watch_argv else [job._look_at_state]
         for look in looks:
             watcher = threading.Thread(target=job._watch, args=(look,), daemon=True)
@@ -185,6 +189,7 @@ class RunningJob:
         for watcher in self._watchers:
             watcher.join()
         self.kill()
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
     def kill(self) -> None:
         """End it as a failing node does."""

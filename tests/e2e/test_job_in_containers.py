@@ -68,7 +68,7 @@ def job(tmp_path: Path, inside: tuple[str, dict[str, str]]) -> Iterator[RunningJ
 
 def test_an_engine_in_a_container_hears_what_the_job_says(job: RunningJob) -> None:
     path = Path(job.state["socket"])
-    assert path.is_relative_to(job.tmp / "scratch")
+    assert path.is_relative_to(job.scratch)
     assert job.state["port"] is None
     old = (job.folder / "key").read_text().strip()
     assert job.chat()[0] == 200
@@ -88,4 +88,4 @@ def test_an_engine_in_a_container_hears_what_the_job_says(job: RunningJob) -> No
     assert job.end() == 0
     assert job.state["reason"] == "drained"
     job.until(lambda: job.left() == [], 5.0)
-    assert list((job.tmp / "scratch").iterdir()) == []
+    assert list((job.scratch).iterdir()) == []

@@ -246,7 +246,7 @@ def test_an_engine_reads_the_copy_on_the_node(tmp_path: Path, place: Place, laun
     copy = Path(told["folder"])
     assert there["config"] == (copy / "config.json").stat().st_ino
     assert there["argv"][1] == (snapshot.path if place.image else str(copy))
-    assert copy.is_relative_to(job.tmp / "scratch" / "node")
+    assert copy.is_relative_to(job.scratch / "node")
     if place.image:
         assert there["snapshot refuses"] == "Read-only file system"
     assert job.end(term=True) == 0

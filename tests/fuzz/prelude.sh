@@ -44,7 +44,7 @@ timeout() { _frame timeout "$@"; }
 curl() { _frame curl "$@"; }
 sleep() { _end; }
 read() { # pause in the script; reading is as ever
-    case " $* " in *' -t '*) _end ;; esac
+    case "$BASHPID $* " in "$$ "*' -t '*) _end ;; esac
     builtin read "$@"
 }
 for _name in mkdir chmod chown mv cp rm rmdir ln touch base64 tr head tail stat df dd nice flock \

@@ -70,7 +70,7 @@ def mode_of(path: Path) -> int:
 
 def assert_nothing_left(job: RunningJob) -> None:
     job.until(lambda: job.left() == [], 2.0)
-    assert list((job.tmp / "scratch").iterdir()) == []
+    assert list((job.scratch).iterdir()) == []
     assert not (job.folder / "curl.conf").exists()
     assert job.broken_states == []
 
@@ -383,7 +383,7 @@ def test_a_container_sees_what_it_is_given_and_nothing_else(
     job.reach("ready")
     words = (tmp_path / "argv").read_text().split("\0")[:-1]
     workdir = words[words.index("--workdir") + 1]
-    assert Path(workdir).is_relative_to(job.tmp / "scratch")
+    assert Path(workdir).is_relative_to(job.scratch)
     binds = [word for bind in plan.binds for word in ("--bind", bind.text)]
     assert words == [
         *("exec", "--nv", "--containall", "--no-home", "--workdir", workdir, "--pwd", "/tmp"),
@@ -399,7 +399,7 @@ def test_a_container_sees_what_it_is_given_and_nothing_else(
     expected = {**dict(plan.environment), "CUDA_VISIBLE_DEVICES": "2,3", "no_proxy": ""}
     assert inside == {f"APPTAINERENV_{name}": value for name, value in expected.items()}
     assert job.end(term=True) == 0
-    assert list((job.tmp / "scratch").iterdir()) == []
+    assert list((job.scratch).iterdir()) == []
 
 
 def without(tmp_path: Path, command: str) -> str:

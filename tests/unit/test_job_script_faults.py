@@ -21,7 +21,7 @@ from hpcvlm.engines.vllm import activity_metrics
 from hpcvlm.plan.model import LaunchPlan, PlannedEngine
 from hpcvlm.watch.state import parse_state
 from tests.command import ROOT
-from tests.job_fixtures import MARK, RunningJob, local_plan
+from tests.job_fixtures import FAKE, FAKE_SITE, MARK, RunningJob, local_plan
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def plan_of(folder: Path, mode: str = "ok", *settings: str, **over: Any) -> Laun
 
 def assert_nothing_left(job: RunningJob) -> None:
     job.until(lambda: job.left() == [], 3.0)
-    assert list((job.tmp / "scratch").iterdir()) == []
+    assert list((job.scratch).iterdir()) == []
 
 
 # ---- disks ------------------------------------------------------------------------------------
@@ -165,6 +165,23 @@ def open_place() -> Iterator[Path]:
 
 
 @as_root
+def test_no_process_right_after_the_engine_s_start(open_place: Path, start: Start) -> None:
+    """bash then waits for the last process that it could start, which is the engine."""
+    engine = open_place / "engine"
+    limit = "prlimit --pid $PPID --nproc=1:1"
+    engine.write_text(f'#!/bin/sh\n{limit}\nexec {FAKE} "$@"\n')
+    engine.chmod(0o755)
+    site_text = FAKE_SITE.replace(str(FAKE), str(engine))
+    plan = local_plan(open_place / "mine", "start_timeout=10s", site_text=site_text).plan
+    environment = {"PATH": "/usr/bin:/bin"}
+    job = start(plan, tmp=open_place / "run", environment=environment, user=NOBODY_ELSE)
+    assert job.process.wait(60) == 1
+    assert (job.state["phase"], job.state["reason"]) == ("ended", "fork-failed")
+    assert "fork: Resource temporarily unavailable" in job.said
+    job.until(lambda: job.left() == [], 3.0)
+
+
+@as_root
 def test_a_full_process_table_ends_the_job_with_its_reason(open_place: Path, start: Start) -> None:
     plan = plan_of(open_place / "mine", hang_timeout_s=4)
     environment = {"PATH": "/usr/bin:/bin"}
@@ -263,7 +280,7 @@ def test_an_engine_on_a_socket(tmp_path: Path, start: Start) -> None:
     assert not {"--host", "--port"} & set(argv)
     assert stat.S_ISSOCK(path.stat().st_mode)
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert path.is_relative_to(job.tmp / "scratch")
+    assert path.is_relative_to(job.scratch)
     assert job.chat()[0] == 200
     listening = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
     inodes = set()

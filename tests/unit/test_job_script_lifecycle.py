@@ -61,7 +61,7 @@ def ended(job: RunningJob) -> tuple[int, str]:
     """Exit code and reason, when it is over and nothing of it is left."""
     code = job.end()
     job.until(lambda: job.left() == [], 3.0)
-    assert list((job.tmp / "scratch").iterdir()) == []
+    assert list((job.scratch).iterdir()) == []
     assert job.broken_states == []
     assert parse_state(json.dumps(job.state)) is not None
     return code, job.state["reason"]
@@ -348,7 +348,7 @@ def test_a_job_that_nobody_takes_over_from_waits_for_no_client_to_go_there(
 
 
 def test_a_job_that_is_drained_before_it_is_ready_just_ends(tmp_path: Path, start: Start) -> None:
-    job = start(plan_of(tmp_path, "slow"))
+    job = start(plan_of(tmp_path, "slow", "environment.FAKE_VLLM_STEP_S=0.5"))
     job.reach("weights")
     (job.folder / "drain").write_text("drained\n")
     assert ended(job) == (0, "drained")

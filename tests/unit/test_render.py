@@ -272,7 +272,8 @@ def heard(script: str, tmp_path: Path) -> list[str]:
 
 
 nasty = st.text(
-    st.characters(blacklist_categories=["Cs", "Cc"]) | st.sampled_from("'\"\\$`(){}|&;<>*?!# ~=,-"),
+    st.characters(blacklist_categories=["Cs", "Cc", "Cf", "Zl", "Zp"])
+    | st.sampled_from("'\"\\$`(){}|&;<>*?!# ~=,-"),
     max_size=40,
 )
 

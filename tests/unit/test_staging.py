@@ -140,7 +140,7 @@ def test_the_engine_reads_a_copy_that_is_gone_at_the_end(tmp_path: Path, start: 
     assert job.broken_states == []
     assert job.said == ""
     assert list((tmp_path / "node").iterdir()) == []
-    assert list((job.tmp / "scratch").iterdir()) == []
+    assert list((job.scratch).iterdir()) == []
 
 
 @slow
@@ -526,7 +526,7 @@ def test_weights_are_read_while_the_engine_starts(
     assert told["mb_per_s"] > 0
     assert job.end(term=True) == 0
     assert job.said == ""
-    assert list((job.tmp / "scratch").iterdir()) == []
+    assert list((job.scratch).iterdir()) == []
 
 
 @slow
