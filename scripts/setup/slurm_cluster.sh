@@ -610,8 +610,6 @@ cmd_off() {
 }
 
 cmd_on() {
-    # Slurm tells a boot by the whole second: one in that of the node's last message is none to it.
-    sleep 2
     # -b: it says that it has been booted anew.
     start_again "slurmd-$node" -b
 }

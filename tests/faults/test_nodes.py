@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.faults.place import FaultCluster, Place, until
@@ -62,6 +64,10 @@ def test_node_without_power(place: Place, cluster: FaultCluster) -> None:
 
 def test_node_without_power_for_a_moment(place: Place, cluster: FaultCluster) -> None:
     place.launch("blink")
+    # A node that comes back is asked for its jobs, but for those that began so lately that they may
+    # not have begun there yet (BatchStartTimeout and MessageTimeout, seven seconds in all).
+    began = place.state("blink")["started"]
+    until(lambda: time.time() > began + 10, "the time does not pass")
     cluster.do("off", "gpu01")
     cluster.do("on", "gpu01")
     row = place.becomes("blink", "failed")
