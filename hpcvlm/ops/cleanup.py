@@ -127,7 +127,7 @@ def parse_age(text: str) -> float:
 
 
 def plan_cleanup(older_than_s: float, ctx: Context, *, forgotten: bool = False) -> CleanupPlan:
-    """What would go; nothing is deleted. At most two Slurm calls.
+    """What would go; nothing is deleted. Slurm calls as for `hpcvlm.ops.endpoints.look`.
 
     A job goes when its verdict is final, never while it is unknown.
 

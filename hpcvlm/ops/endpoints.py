@@ -164,7 +164,10 @@ class Overview:
 
 
 def look(records: Sequence[JobRecord], ctx: Context) -> list[Row]:
-    """One look at each job, with at most two Slurm calls in all (four for lost submissions)."""
+    """One look at each job, with at most two Slurm calls in all.
+
+    Lost submissions cost two more, and jobs that may be another cluster's one more.
+    """
     folders = read_folders(records)
     confirmed, unconfirmed = confirm(_blind(records, folders), ctx.runner)
     numbered = {record.name: record for record in confirmed}

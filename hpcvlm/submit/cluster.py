@@ -12,13 +12,15 @@ from contextlib import suppress
 
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.slurm import commands
+from hpcvlm.submit.adopt import ASK_TIMEOUT_S
 from hpcvlm.system.process import Runner
-
-ASK_TIMEOUT_S = 20.0
 
 
 def cluster_here(runner: Runner) -> str:
-    """ClusterName of slurm.conf, as the controller says it; empty when it does not."""
+    """ClusterName of slurm.conf(5), as the controller says it; empty when it does not.
+
+    Raises nothing: who cannot be asked is not known.
+    """
     from hpcvlm.slurm.records import parse_scontrol_config
 
     environment = commands.query_environment(os.environ)

@@ -12,14 +12,13 @@ from hpcvlm.slurm import commands, parse
 from hpcvlm.slurm.model import SlurmJob
 from hpcvlm.slurm.reasons import reason_remedy, reason_sentence
 from hpcvlm.slurm.states import JobPhase, base_job_id, held_sentence
-from hpcvlm.submit.adopt import adopted, look_up
+from hpcvlm.submit.adopt import ASK_TIMEOUT_S, adopted, look_up
 from hpcvlm.submit.cluster import cluster_here
 from hpcvlm.submit.record import JobRecord
 from hpcvlm.system.process import Completed, Runner
 from hpcvlm.system.processes import is_alive
 from hpcvlm.watch.model import SchedulerView
 
-ASK_TIMEOUT_S = 20.0
 UNCONFIRMED = SchedulerView(False, reason="Slurm has not said whether it took the job")
 
 _FORGOTTEN = SchedulerView(True, None)
