@@ -46,15 +46,24 @@ def launch(hpcvlm: Command, name: str, *more: str) -> dict[str, object]:
     return row
 
 
-def slurm_end(hpcvlm: Command, job: object) -> int:
+def slurm_says(hpcvlm: Command, *argv: str) -> str:
     done = subprocess.run(
-        ["squeue", "--noheader", f"--jobs={job}", "--format=%e"],
+        argv,
         env={**hpcvlm.environment, "SLURM_TIME_FORMAT": "%s"},
         capture_output=True,
         text=True,
         check=True,
     )
-    return int(done.stdout)
+    return done.stdout.strip()
+
+
+def slurm_end(hpcvlm: Command, job: object) -> int:
+    return int(slurm_says(hpcvlm, "squeue", "--noheader", f"--jobs={job}", "--format=%e"))
+
+
+def slurm_elapsed_s(hpcvlm: Command, job: object) -> int:
+    argv = ("sacct", "-n", "-X", f"--jobs={job}", "--format=ElapsedRaw")
+    return int(slurm_says(hpcvlm, *argv) or 0)
 
 
 def test_an_operator_s_job_gets_more_time_and_knows_it(hpcvlm: Command) -> None:
@@ -129,16 +138,15 @@ def test_a_user_whom_slurm_refuses_gets_a_successor(user: Command) -> None:
 def test_what_ran_is_counted_before_and_after_its_cleanup(hpcvlm: Command) -> None:
     job = str(launch(hpcvlm, "counted")["job_id"])
     until((hpcvlm.state / "jobs" / "counted" / "activity.json").exists)
+    # Slurm counts whole seconds, and a quick job is one second long, or none.
+    until(lambda: slurm_elapsed_s(hpcvlm, job) >= 2)
     assert hpcvlm("stop", "counted").stdout == "counted: stopped\n"
-
-    def gpu_seconds() -> float:
-        (one,) = hpcvlm("usage", "--since", "1h", "--json").json()["jobs"]
-        assert (one["job_id"], one["user"]) == (job, "root")
-        # Slurm writes its accounts a little later than the job ends.
-        return float(one["gpu_s"]) if one["source"] == "accounts" else 0.0
-
-    until(lambda: gpu_seconds() > 1)
-    used = gpu_seconds()
+    # Slurm writes its accounts a little later than the job ends.
+    until(lambda: slurm_says(hpcvlm, "sacct", "-n", "-X", "-j", job, "-o", "End").isdigit())
+    (one,) = hpcvlm("usage", "--since", "1h", "--json").json()["jobs"]
+    used = one["gpu_s"]
+    assert (one["job_id"], one["user"], one["source"]) == (job, "root", "accounts")
+    assert used == slurm_elapsed_s(hpcvlm, job) >= 2
     launch(hpcvlm, "runs")
     plan = hpcvlm("cleanup", "--older-than", "0", "--dry-run", "--json").json()
     assert [row["name"] for row in plan["delete"]] == ["counted"]
