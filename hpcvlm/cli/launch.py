@@ -219,23 +219,24 @@ def wait_for(
     Raises:
         HpcvlmError: ``start-failed``, ``timed-out`` or ``interrupted``.
     """
-    from hpcvlm.cli.progress import PhaseProgress
-    from hpcvlm.ops.endpoints import wait
+    from hpcvlm.ops.endpoints import took_over
     from hpcvlm.watch.verdict import Ended, Failed, Ready
 
-    limit = _queue_limit(queue_timeout)
-    try:
-        with PhaseProgress(record) as progress:
-            row = wait(record, ctx, on_glance=progress, queue_timeout_s=limit)
-    except KeyboardInterrupt:
-        raise _interrupted(record, ctx, cancel_on_interrupt) from None
+    row = _watch(record, ctx, cancel_on_interrupt, queue_timeout)
+    while (after := took_over(row, ctx)) is not None:
+        note(f"{row.record.name} has handed over to {after.name}")
+        row = _watch(after, ctx, cancel_on_interrupt, queue_timeout)
+    record = row.record
     if isinstance(row.verdict, Ready):
         _announce(row, as_json=as_json)
     elif isinstance(row.verdict, Failed):
-        raise start_failed(row)
+        raise start_failed(row, _left(row, ctx))
     elif isinstance(row.verdict, Ended):
         raise HpcvlmError(
-            "start-failed", f"{record.name} ended: {row.verdict.how}", f"hpcvlm why {record.name}"
+            "start-failed",
+            f"{record.name} ended: {row.verdict.how}",
+            f"hpcvlm why {record.name}",
+            _left(row, ctx),
         )
     else:
         raise HpcvlmError(
@@ -245,6 +246,31 @@ def wait_for(
             f"hpcvlm wait {record.name}, or hpcvlm stop {record.name}",
         )
     return row
+
+
+def _watch(record: JobRecord, ctx: Context, cancel: bool, queue_timeout: str | None) -> Row:
+    from hpcvlm.cli.progress import PhaseProgress
+    from hpcvlm.ops.endpoints import wait
+
+    try:
+        with PhaseProgress(record) as progress:
+            limit = _queue_limit(queue_timeout)
+            return wait(record, ctx, on_glance=progress, queue_timeout_s=limit)
+    except KeyboardInterrupt:
+        raise _interrupted(record, ctx, cancel) from None
+
+
+def _left(row: Row, ctx: Context) -> tuple[str, ...]:
+    """The successors that go on although a job is over, and how to end them."""
+    from hpcvlm.ops.endpoints import describe, successors_left
+
+    left = [
+        f"{job.record.name} (job {job.record.job_id or 'number not known yet'}) goes on: "
+        f"{describe(job.verdict)}"
+        for job in successors_left(row, ctx)
+    ]
+    shown = row.record.shown_name
+    return (*left, f"hpcvlm stop {shown} ends what goes on") if left else ()
 
 
 def _queue_limit(queue_timeout: str | None) -> int | None:
@@ -268,14 +294,14 @@ def _interrupted(record: JobRecord, ctx: Context, cancel: bool) -> HpcvlmError:
     )
 
 
-def start_failed(row: Row) -> HpcvlmError:
-    """A failed job as an error: the cause, the remedy, the evidence."""
+def start_failed(row: Row, left: tuple[str, ...] = ()) -> HpcvlmError:
+    """A failed job as an error: the cause, the remedy, the evidence, and what goes on."""
     from hpcvlm.ops.endpoints import describe, explain
 
     why = explain(row)
     known = why.known
     cause = f": {why.cause}" if known else ""
-    details = [*why.lines, f"logs: {row.record.folder}"]
+    details = [*why.lines, f"logs: {row.record.folder}", *left]
     remedy = why.remedy if known else f"hpcvlm logs {row.record.name}"
     return HpcvlmError(
         "start-failed",

@@ -74,6 +74,7 @@ def show(name: str, ctx: Context, *, follow: bool) -> None:
         HpcvlmError: as `find_record`; ``folder-gone`` when the job folder was deleted meanwhile.
     """
     from hpcvlm.endpoints.registry import find_record
+    from hpcvlm.ops.endpoints import took_over
 
     record = find_record(ctx.settings.jobs, name)
     while True:
@@ -82,7 +83,7 @@ def show(name: str, ctx: Context, *, follow: bool) -> None:
         if not follow:
             return
         last = _follow(record, tail, ctx)
-        after = _successor(last, ctx)
+        after = took_over(last, ctx)
         if after is None:
             _say_end(last, ctx)
             return
@@ -131,20 +132,6 @@ def _say_unknown(row: Row, said: str) -> str:
         name = row.record.name
         note(f"== {name}: {why} ==" if why else f"== {name}: its state is known again ==")
     return why
-
-
-def _successor(row: Row, ctx: Context) -> JobRecord | None:
-    """The job that has taken over from one that is over; None when none has."""
-    from hpcvlm.endpoints.registry import find_endpoint
-    from hpcvlm.watch.verdict import Ended
-
-    if not isinstance(row.verdict, Ended) or row.verdict.reason != "handed-over":
-        return None
-    try:
-        jobs = find_endpoint(ctx.settings.jobs, row.record.shown_name)
-    except HpcvlmError:
-        return None
-    return next((job for job in jobs if job.generation > row.record.generation), None)
 
 
 def _say_end(row: Row, ctx: Context) -> None:

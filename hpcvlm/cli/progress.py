@@ -15,7 +15,8 @@ from hpcvlm.submit.record import JobRecord
 from hpcvlm.system.files import read_tail
 from hpcvlm.watch.expiry import Expiry
 from hpcvlm.watch.loop import NOT_ASKED_YET, Glance
-from hpcvlm.watch.observe import clocks
+from hpcvlm.watch.observe import clocks, overdue
+from hpcvlm.watch.sentences import late_start
 from hpcvlm.watch.state import StagingState
 from hpcvlm.watch.verdict import Ready, Unknown, Waiting
 
@@ -49,8 +50,9 @@ class PhaseProgress:
         self._live = sys.stderr.isatty()
         self._printed: dict[str, float] = {}
         self._started: float | None = None
+        self._began = 0.0
         self._current = ""
-        self._said = ""
+        self._said, self._said_late = "", False
         self._frame = 0
         self._expiry = Expiry(record.time_limit_s)
 
@@ -71,6 +73,7 @@ class PhaseProgress:
         self._finished_phases(glance)
         verdict = glance.verdict
         if isinstance(verdict, Waiting):
+            self._say_if_late(glance)
             self._present(verdict.phase, verdict.since, self._detail(verdict, glance))
             if verdict.remedy:
                 self._say_once(f"{verdict.detail}: {verdict.remedy}")
@@ -103,6 +106,9 @@ class PhaseProgress:
             self._printed.clear()
             self._clear()
             note(f"{paint('note:', 'yellow')} Slurm started the job again")
+        if state.started != self._started:
+            # What it had done before it was first looked at; the rest is by the clock here.
+            self._began = time.monotonic() - (state.since - state.started)
         self._started = state.started
         phases = list(state.phases.items())
         if "queued" not in self._printed and phases:
@@ -144,6 +150,14 @@ class PhaseProgress:
             self._clear()
             note(f"{paint('note:', 'yellow')} {text}")
         self._said = text
+
+    def _say_if_late(self, glance: Glance) -> None:
+        starting_s = time.monotonic() - self._began
+        if not self._said_late and overdue(self._record, glance.verdict, glance.state, starting_s):
+            self._said_late = True
+            self._clear()
+            text = late_start(self._record.start_timeout_s, self._record.name)
+            note(f"{paint('note:', 'yellow')} {text}")
 
     def _detail(self, verdict: Waiting, glance: Glance) -> str:
         if trouble := _trouble(glance):

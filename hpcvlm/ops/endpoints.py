@@ -22,11 +22,17 @@ from hpcvlm.ops.stop import stop
 from hpcvlm.submit.record import JobRecord
 from hpcvlm.watch.latch import keep_verdict
 from hpcvlm.watch.loop import Glance, watch
-from hpcvlm.watch.model import FINAL, Ready, SchedulerView, Verdict
-from hpcvlm.watch.observe import Clocks, clocks, observe
-from hpcvlm.watch.reading import FolderView, file_system_ahead, read_folder, read_folders
+from hpcvlm.watch.model import FINAL, Ended, Ready, SchedulerView, Verdict
+from hpcvlm.watch.observe import Clocks, clocks, observe, overdue
+from hpcvlm.watch.reading import (
+    FolderView,
+    age,
+    file_system_ahead,
+    read_folder,
+    read_folders,
+)
 from hpcvlm.watch.scheduler import LiveSource, confirm, views
-from hpcvlm.watch.sentences import FAILURES, describe
+from hpcvlm.watch.sentences import FAILURES, describe, late_start
 from hpcvlm.watch.verdict import follow
 
 if TYPE_CHECKING:
@@ -45,6 +51,8 @@ __all__ = [
     "require_ready",
     "status",
     "stop",
+    "successors_left",
+    "took_over",
     "wait",
 ]
 
@@ -138,14 +146,24 @@ class Row:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What else a reader should know: clocks that differ, a folder that cannot be read."""
+        """What else a reader should know: a late start, clocks that differ, a broken folder."""
         notes = [self.glance.problem] if self.glance.problem else []
+        if self._is_late():
+            notes.append(late_start(self.record.start_timeout_s, self.record.name))
         node = self.folder.node_ahead_s
         if node is not None and abs(node) > _CLOCKS_APART_S and not self.is_over:
             notes.append(f"the node's clock is {_off(node)}")
         if self.ahead_s is not None and abs(self.ahead_s) > _CLOCKS_APART_S:
             notes.append(f"this machine's clock is {_off(-self.ahead_s)}")
         return tuple(notes)
+
+    def _is_late(self) -> bool:
+        """Whether its start takes too long, where that can be said whatever clocks are off."""
+        state, since = self.glance.state, age(self.folder.state_at, self.now, self.ahead_s)
+        if state is None or since is None or self.ahead_s is None:
+            return False
+        starting_s = state.since - state.started + since
+        return overdue(self.record, self.verdict, state, starting_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +219,7 @@ def _ahead(
     """How far the file system's clock is ahead; asked only where the age of a file counts."""
     for record in records:
         folder = folders[record.name]
-        if folder.verdict is None and folder.activity_at is not None and not folder.problem:
+        if folder.verdict is None and folder.state_at is not None and not folder.problem:
             return file_system_ahead(Path(record.folder).parent, ctx.clock.now())
     return None
 
@@ -308,6 +326,27 @@ def wait(
         patient=True,
     )
     return Row(record, glance, ctx.clock.now())
+
+
+def took_over(row: Row, ctx: Context) -> JobRecord | None:
+    """The job to which one that is over has handed its endpoint; None when there is none."""
+    if not isinstance(row.verdict, Ended) or row.verdict.reason != "handed-over":
+        return None
+    return next(iter(_later(row, ctx)), None)
+
+
+def successors_left(row: Row, ctx: Context) -> list[Row]:
+    """The later jobs of the same endpoint that are not over."""
+    later = _later(row, ctx)
+    return [job for job in look(later, ctx) if not job.is_over] if later else []
+
+
+def _later(row: Row, ctx: Context) -> list[JobRecord]:
+    try:
+        jobs = find_endpoint(ctx.settings.jobs, row.record.shown_name)
+    except HpcvlmError:
+        return []
+    return [job for job in jobs if job.generation > row.record.generation]
 
 
 def explain(row: Row) -> Diagnosis:

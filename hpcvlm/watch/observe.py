@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hpcvlm.submit.record import JobRecord
-from hpcvlm.watch.model import Observation, SchedulerView
+from hpcvlm.watch.model import Observation, SchedulerView, Verdict, Waiting
 from hpcvlm.watch.reading import FolderView, age
 from hpcvlm.watch.state import JobState
+
+# The job counts the time of its start itself, and what it writes takes a while to be seen.
+OVERDUE_GRACE_S = 120.0
+_NOT_STARTING = ("queued", "suspended", "draining")
 
 
 def observe(
@@ -88,3 +92,23 @@ def clocks(
         max(0.0, (ready if ready is not None else node_now) - state.started),
         max(0.0, node_now - state.started),
     )
+
+
+def overdue(record: JobRecord, verdict: Verdict, state: JobState | None, starting_s: float) -> bool:
+    """Whether a job that starts should have become ready, or have given up, before now.
+
+    A job ends itself when its start takes longer than `start_timeout`. One that does not hangs
+    where it cannot count, as in a copy, or was frozen by Slurm for a while: nothing is certain
+    but that it is late.
+
+    Args:
+        record: the job.
+        verdict: what is true of it.
+        state: its own word.
+        starting_s: seconds since its script began, by one clock.
+    """
+    if not isinstance(verdict, Waiting) or verdict.phase in _NOT_STARTING:
+        return False
+    if state is None or "ready" in state.phases:
+        return False
+    return starting_s > record.start_timeout_s + OVERDUE_GRACE_S

@@ -62,3 +62,14 @@ def describe(verdict: Verdict) -> str:
     if isinstance(verdict, Unknown):
         return f"unknown ({verdict.why})"
     return verdict.phase
+
+
+def late_start(start_timeout_s: int, name: str) -> str:
+    """What to know of a job that starts for longer than it should let itself."""
+    allowed = (
+        f"{start_timeout_s / 60:g} min" if start_timeout_s % 60 == 0 else f"{start_timeout_s} s"
+    )
+    return (
+        f"its start takes longer than the {allowed} of start_timeout: it hangs, or was frozen for "
+        f"a while; hpcvlm logs {name} shows what it did last"
+    )

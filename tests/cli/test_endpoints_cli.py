@@ -299,3 +299,83 @@ def test_progress_shows_both_clocks_and_what_does_not_answer(
     assert "✓ queued" in told
     assert "✓ allocated" in told
     assert "e ends in 8:" in told
+
+
+def test_waiting_goes_on_with_the_successor(slurm: Slurm) -> None:
+    ctx = Context()
+    first = job(ctx, "big", endpoint="big", job_id="1")
+    second = job(ctx, "big~2", endpoint="big", generation=2, job_id="2")
+    slurm.runs(first)
+    say(first, "weights")
+    slurm.runs(second)
+    say(second, "weights")
+
+    def ready_instead() -> None:
+        say(second, "ready")
+        looked(second)
+
+    thread = later(lambda: say(first, "ended", "handed-over"), ready_instead)
+    done = hpcvlm("wait", "big", "--json")
+    thread.join()
+    assert done.error is None
+    assert "big has handed over to big~2" in done.stderr
+    told = json.loads(done.stdout)
+    assert (told["name"], told["job_name"], told["state"]) == ("big", "big~2", "ready")
+
+
+def test_a_failed_start_names_the_successors_that_go_on(slurm: Slurm) -> None:
+    ctx = Context()
+    first = job(ctx, "big", endpoint="big", job_id="1")
+    after = [job(ctx, f"big~{n}", endpoint="big", generation=n, job_id=str(n)) for n in (2, 3, 4)]
+    slurm.runs(first)
+    say(first, "weights")
+    slurm.runs(after[0])
+    say(after[0], "container")
+    slurm.runs(after[1], "PENDING", "Dependency")
+    slurm.runs(after[2], "CANCELLED")
+    thread = later(lambda: say(first, "ended", "engine-exited"))
+    done = hpcvlm("wait", "big")
+    thread.join()
+    assert done.error is not None
+    assert done.error.details[-3:] == (
+        "big~2 (job 2) goes on: container",
+        "big~3 (job 3) goes on: queued",
+        "hpcvlm stop big ends what goes on",
+    )
+    for made in after:
+        say(made, "ended", "stopped")
+        slurm.runs(made, "CANCELLED")
+    done = hpcvlm("wait", "1")
+    assert done.error is not None
+    assert not any("goes on" in line for line in done.error.details)
+
+
+def test_a_start_that_should_have_been_given_up_is_called_late(
+    slurm: Slurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hpcvlm.watch.state import read_state
+
+    late = "its start takes longer than the 30 min of start_timeout: it hangs, or"
+    made = job(Context(), "e", job_id="1", submitted=time.time() - 9000, start_timeout_s=1800)
+    slurm.runs(made)
+    say(made, "staging", began_s_ago=1900)
+    assert late not in hpcvlm("status", "e").stdout
+    say(made, "staging", began_s_ago=2000)
+    assert late in hpcvlm("status", "e").stdout
+    assert f"e: {late}" in hpcvlm("ls").stderr
+    progress = PhaseProgress(made)
+    state, view = read_state(Path(made.folder)), SchedulerView(True, JobPhase.RUNNING)
+    for _ in range(2):
+        progress(Glance(Waiting("staging", time.time()), state, view))
+    assert capsys.readouterr().err.count(late) == 1
+    # The node's clock says nothing of how long it takes.
+    say(made, "staging", node_ahead_s=-86400)
+    assert late not in hpcvlm("status", "e").stdout
+    # Slurm says that it is frozen: that explains it.
+    say(made, "staging", began_s_ago=2000)
+    slurm.runs(made, "SUSPENDED")
+    assert late not in hpcvlm("status", "e").stdout
+    # An engine that was ready, and is started again, has its time anew.
+    slurm.runs(made)
+    say(made, "restarting", began_s_ago=9000, was="ready")
+    assert late not in hpcvlm("status", "e").stdout

@@ -93,18 +93,26 @@ def ctx(tmp_path: Path, slurm: Slurm) -> Context:
     return Context(settings=settings, environment={}, runner=slurm, clock=Clock())
 
 
-def say(job: JobRecord, phase: str, reason: str = "", *, node_ahead_s: float = 0.0) -> None:
+def say(
+    job: JobRecord,
+    phase: str,
+    reason: str = "",
+    *,
+    node_ahead_s: float = 0.0,
+    began_s_ago: float = 50.0,
+    was: str = "allocated",
+) -> None:
     now = time.time() + node_ahead_s
     said = {
         "phase": phase,
         "reason": reason,
         "since": now,
-        "started": now - 50,
+        "started": now - began_s_ago,
         "job_id": job.job_id,
         "host": "gpu01",
         "port": 2345,
         "ends": int(now + 3600),
-        "phases": {"allocated": now - 50, phase: now},
+        "phases": {was: now - began_s_ago, phase: now},
         "proof": "image",
     }
     (Path(job.folder) / "state.json").write_text(json.dumps(said))
