@@ -60,9 +60,9 @@ def ls(
 
 def status(name: Name, as_json: options.Json = False) -> None:
     """Show one endpoint: its phase, its address, when it ends, why it failed."""
-    from hpcvlm.cli.launch import start_failed
     from hpcvlm.cli.rows import status_lines
     from hpcvlm.cli.slow import telling_context
+    from hpcvlm.cli.wait import start_failed
     from hpcvlm.ops.endpoints import status as look
     from hpcvlm.watch.verdict import Failed
 

@@ -18,7 +18,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "launch": ("launch", "launch"),
     "plan": ("plan", "plan"),
     "render": ("launch", "render"),
-    "wait": ("launch", "wait"),
+    "wait": ("wait", "wait"),
     "ls": ("endpoints", "ls"),
     "status": ("endpoints", "status"),
     "logs": ("endpoints", "logs"),

@@ -62,6 +62,13 @@ EngineArgs = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+CancelOnInterrupt = Annotated[
+    bool, typer.Option("--cancel-on-interrupt", help="Ctrl-C stops the job, too.")
+]
+QueueTimeout = Annotated[
+    str | None,
+    typer.Option(help="Give up waiting in the queue after this long; the job stays."),
+]
 
 
 def request(

@@ -152,21 +152,36 @@ def status_lines(row: Row) -> dict[str, str]:
 def successors(row: Row) -> list[str]:
     """What comes after the job that an endpoint's name means now, and until when it is kept."""
     from hpcvlm.cli.progress import clock_time
-    from hpcvlm.ops.endpoints import describe
-    from hpcvlm.watch.verdict import Waiting
 
-    words = []
-    for job in row.generations:
-        if job.record.generation <= row.record.generation or job.is_over:
-            continue
-        verdict, text = job.verdict, describe(job.verdict)
-        start = verdict.expected_start if isinstance(verdict, Waiting) else None
-        expected = f", expected {clock_time(start)}" if start else ""
-        words.append(f"successor {job.record.name} {text}{expected}")
+    after = [job for job in row.generations if job.record.generation > row.record.generation]
+    words = going_on([job for job in after if not job.is_over])
     until = _kept_until(row)
     if until is not None and not row.is_over:
         words.append(f"kept until {clock_time(until)}")
     return words
+
+
+def going_on(jobs: Sequence[Row]) -> list[str]:
+    """Successors, those in a row of which the same is true in one line: there may be dozens."""
+    from hpcvlm.cli.progress import clock_time
+    from hpcvlm.ops.endpoints import describe
+    from hpcvlm.watch.verdict import Waiting
+
+    groups: list[tuple[str, list[str]]] = []
+    for job in jobs:
+        verdict, text = job.verdict, describe(job.verdict)
+        start = verdict.expected_start if isinstance(verdict, Waiting) else None
+        text += f", expected {clock_time(start)}" if start else ""
+        if groups and groups[-1][0] == text:
+            groups[-1][1].append(job.record.name)
+        else:
+            groups.append((text, [job.record.name]))
+    return [
+        f"successor {names[0]} {text}"
+        if len(names) == 1
+        else f"successors {names[0]} to {names[-1]} {text}"
+        for text, names in groups
+    ]
 
 
 def left(row: Row) -> str:

@@ -55,7 +55,7 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the endpoint running.")] = False,
 ) -> None:
     """Launch the bundled tiny model on this machine, prove that it sees, stop it."""
-    from hpcvlm.cli.launch import wait_for
+    from hpcvlm.cli.wait import wait_for
     from hpcvlm.ops.context import Context
     from hpcvlm.ops.demo import launch_demo
     from hpcvlm.ops.endpoints import ready_endpoint, stop

@@ -155,10 +155,14 @@ class Endpoint:
         Raises:
             HpcvlmError: ``start-failed`` with the cause, ``timed-out``.
         """
-        from hpcvlm.ops.endpoints import wait
+        from hpcvlm.ops.endpoints import took_over, wait
 
-        record = self._find_record()
-        row = wait(record, self._ctx, on_glance=self._glance, queue_timeout_s=self._queue_timeout_s)
+        after: JobRecord | None = self._find_record()
+        while after is not None:
+            row = wait(
+                after, self._ctx, on_glance=self._glance, queue_timeout_s=self._queue_timeout_s
+            )
+            after = took_over(row, self._ctx)
         if row.endpoint is None:
             raise _not_ready(row, "timed-out")
         self._way.learn(row.endpoint)

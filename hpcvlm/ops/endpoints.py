@@ -19,10 +19,11 @@ from hpcvlm.endpoints.registry import (
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.context import Context
 from hpcvlm.ops.stop import stop
+from hpcvlm.plan.chain import START_FAILURES
 from hpcvlm.submit.record import JobRecord
 from hpcvlm.watch.latch import keep_verdict
 from hpcvlm.watch.loop import Glance, watch
-from hpcvlm.watch.model import FINAL, Ended, Ready, SchedulerView, Verdict
+from hpcvlm.watch.model import FINAL, Ended, Failed, Ready, SchedulerView, Verdict
 from hpcvlm.watch.observe import Clocks, clocks, observe, overdue
 from hpcvlm.watch.reading import (
     FolderView,
@@ -44,6 +45,7 @@ __all__ = [
     "Row",
     "describe",
     "explain",
+    "fails_for_good",
     "listing",
     "look",
     "overview",
@@ -275,7 +277,7 @@ def _meant(rows: Sequence[Row]) -> Row:
         rows,
         lambda row: isinstance(row.verdict, Ready),
         lambda row: row.is_over,
-        lambda row: row.glance.state is not None,
+        lambda row: row.glance.state is not None and not row.glance.state.was_passed_over,
     )
     return replace(meant, generations=tuple(rows))
 
@@ -339,6 +341,22 @@ def successors_left(row: Row, ctx: Context) -> list[Row]:
     """The later jobs of the same endpoint that are not over."""
     later = _later(row, ctx)
     return [job for job in look(later, ctx) if not job.is_over] if later else []
+
+
+def fails_for_good(row: Row) -> bool:
+    """Whether the first job of an endpoint failed in a way in which its successors would, too.
+
+    They end themselves when they begin, as the job script's `look_back` says.
+    """
+    state = row.glance.state
+    return (
+        isinstance(row.verdict, Failed)
+        and row.verdict.reason in START_FAILURES
+        and row.record.generation == 1
+        and state is not None
+        and state.restarts == 0
+        and "ready" not in state.phases
+    )
 
 
 def _later(row: Row, ctx: Context) -> list[JobRecord]:

@@ -15,6 +15,16 @@ MINUTE_S = 60
 GENERATION_MARK = "~"
 # Beyond its own start: until the name has moved over and the last requests are answered.
 HAND_OVER_S = 600
+# What the engine itself did wrong before it was ever ready: it would do so again.
+START_FAILURES = (
+    "engine-exited",
+    "start-timeout",
+    "not-locked",
+    "model-not-listed",
+    "text-not-answered",
+    "image-not-answered",
+    "image-not-taken-in",
+)
 
 
 def overlap_s(time_limit_s: int, start_timeout_s: int, asked_s: int | None = None) -> int:

@@ -11,6 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from hpcvlm.engines.model import ActivityMetrics
+from hpcvlm.plan.chain import START_FAILURES
 from hpcvlm.plan.model import LaunchPlan
 from hpcvlm.render.model import JobFile, RenderedJob
 from hpcvlm.render.safe_values import refuse_unsafe
@@ -63,7 +64,10 @@ def render_job(
         "listed": f'"id":{json.dumps(plan.served_name, ensure_ascii=False)}',
     }
     script = _template(materials.template, materials.parts, compiled).render(
-        plan=plan, payloads=payloads, metrics=_counters(plan.activity)
+        plan=plan,
+        payloads=payloads,
+        metrics=_counters(plan.activity),
+        start_failures=START_FAILURES,
     )
     text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
     return RenderedJob(

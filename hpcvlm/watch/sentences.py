@@ -12,6 +12,7 @@ ENDS = {
     "idle": "idle for as long as was allowed",
     "lease-lost": "the program that needed it is gone",
     "not-needed": "its predecessor had ended, since nobody needed it",
+    "first-start-failed": "the endpoint's first job had failed at its start",
     "cancelled": "cancelled",
     "time-limit": "time limit reached",
     "completed": "its script ended in order",

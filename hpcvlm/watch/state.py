@@ -69,6 +69,11 @@ class JobState:
     socket: str | None = None
     engine_restarts: int = 0
 
+    @property
+    def was_passed_over(self) -> bool:
+        """Whether it ended at once, only because of how the job before it had ended."""
+        return self.phase == "ended" and self.reason in ("not-needed", "first-start-failed")
+
 
 def parse_state(text: str) -> JobState | None:
     """The state in the text of a state.json, or None when the text is not one."""

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from hpcvlm.cli import logs as logs_module
 from hpcvlm.cli.main import make_app
 from hpcvlm.cli.output import WIDTH
-from hpcvlm.cli.progress import PhaseProgress
+from hpcvlm.cli.progress import PhaseProgress, clock_time
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops import context
 from hpcvlm.ops.context import Context
@@ -326,20 +326,23 @@ def test_waiting_goes_on_with_the_successor(slurm: Slurm) -> None:
 def test_a_failed_start_names_the_successors_that_go_on(slurm: Slurm) -> None:
     ctx = Context()
     first = job(ctx, "big", endpoint="big", job_id="1")
-    after = [job(ctx, f"big~{n}", endpoint="big", generation=n, job_id=str(n)) for n in (2, 3, 4)]
+    numbers = range(2, 7)
+    after = [job(ctx, f"big~{n}", endpoint="big", generation=n, job_id=str(n)) for n in numbers]
     slurm.runs(first)
     say(first, "weights")
     slurm.runs(after[0])
     say(after[0], "container")
-    slurm.runs(after[1], "PENDING", "Dependency")
-    slurm.runs(after[2], "CANCELLED")
+    begin = int(time.time()) + 600
+    for made in after[1:4]:
+        slurm.runs(made, "PENDING", "Dependency", start=begin)
+    slurm.runs(after[4], "CANCELLED")
     thread = later(lambda: say(first, "ended", "engine-exited"))
     done = hpcvlm("wait", "big")
     thread.join()
     assert done.error is not None
     assert done.error.details[-3:] == (
-        "big~2 (job 2) goes on: container",
-        "big~3 (job 3) goes on: queued",
+        "successor big~2 container",
+        f"successors big~3 to big~5 queued, expected {clock_time(begin)}",
         "hpcvlm stop big ends what goes on",
     )
     for made in after:

@@ -68,3 +68,34 @@ def test_no_request_is_lost_while_a_successor_takes_over(hpcvlm: Command, tmp_pa
     now = hpcvlm("status", "kept", "--json").json()
     assert (now["state"], now["job_name"]) == ("ready", "kept~2")
     assert now["job_id"] != first
+
+
+def test_a_chain_whose_first_start_fails_leaves_nothing_in_the_queue(hpcvlm: Command) -> None:
+    asked = ("launch", "tiny-vlm", "--gpus", "A100:1", "--time", "30m", "--keep", "2h")
+    dying = ("--set", "environment.FAKE_VLLM_MODE=die-loading")
+    done = hpcvlm(*asked, "--name", "dies", *dying)
+    assert done.code == 5
+    assert "error: dies failed (the engine ended)" in done.stderr
+    assert "stopping 6 successors, which would fail in the same way" in done.stderr
+    assert "its successors were taken from the queue" in done.stderr
+    assert queued(hpcvlm) == []
+    shown = hpcvlm("status", "dies", "--json").json()
+    assert (shown["state"], shown["job_name"]) == ("failed", "dies")
+    # Where nobody waits, what goes on is named to whoever asks.
+    done = hpcvlm(*asked, "--name", "later", "--no-wait", "--json", *dying)
+    waited = hpcvlm("wait", str(done.json()["job_id"]))
+    assert waited.code == 5
+    assert "successors later~2 to later~7 queued" in waited.stderr
+    assert "hpcvlm stop later ends what goes on" in waited.stderr
+    assert sorted(queued(hpcvlm)) == [f"later~{number}" for number in range(2, 8)]
+
+
+def queued(hpcvlm: Command) -> list[str]:
+    done = subprocess.run(
+        ["squeue", "--noheader", "--me", "--format=%j"],
+        env=hpcvlm.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split()

@@ -2,7 +2,8 @@
 # so that the script does all that it does up to the engine's start, at next to no cost.
 # shellcheck shell=bash disable=SC2154,SC2317,SC2329
 _frame() { # KIND WORDS...: what arrived, byte by byte, for the harness
-    builtin printf '%s\0' "$@" "$FUZZ_END" >>"$FUZZ_OUT/frames"
+    # A file for each process: bash writes long words in pieces, and notifiers run side by side.
+    builtin printf '%s\0' "$@" "$FUZZ_END" >>"$FUZZ_OUT/frames.$BASHPID"
 }
 
 _engine() { # what the script starts: its arguments and its environment

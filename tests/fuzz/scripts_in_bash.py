@@ -178,7 +178,7 @@ def check(case: Case) -> None:
     """Compare what arrived with the plan; notes every difference."""
     out = case.folder / "out"
     told = (case.folder / "said").read_text(errors="replace")
-    frames = list(_frames(out / "frames"))
+    frames = list(_frames(out))
     _no_canary(case)
     _directives(case)
     starts = [words for kind, words in frames if kind == "argv"]
@@ -323,11 +323,12 @@ def sbatch_words(line: str) -> list[str]:
     return [*words, "".join(word)] if word is not None else words
 
 
-def _frames(file: Path) -> Iterator[tuple[str, list[str]]]:
-    text = file.read_bytes().decode("utf-8", "surrogateescape") if file.exists() else ""
-    for frame in text.split(f"{_END}\0")[:-1]:
-        kind, *words = frame.split("\0")[:-1]
-        yield kind, words
+def _frames(out: Path) -> Iterator[tuple[str, list[str]]]:
+    for file in out.glob("frames.*"):
+        text = file.read_bytes().decode("utf-8", "surrogateescape")
+        for frame in text.split(f"{_END}\0")[:-1]:
+            kind, *words = frame.split("\0")[:-1]
+            yield kind, words
 
 
 def _problem(case: Case, words: str) -> None:

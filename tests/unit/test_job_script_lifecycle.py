@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from hpcvlm.engines.vllm import activity_metrics
+from hpcvlm.plan.chain import START_FAILURES
 from hpcvlm.plan.model import LaunchPlan, PlannedNotify
 from hpcvlm.watch.activity import parse_activity
 from hpcvlm.watch.state import parse_state
@@ -416,6 +417,64 @@ def test_nobody_takes_over_what_nobody_needed(
     else:
         assert ended(second) == code_and_reason
         assert "container" not in second.phases
+
+
+@pytest.fixture
+def ended_before(tmp_path: Path, start: Start) -> Callable[..., Path]:
+    """Folder of a job of which the state that it left can be chosen."""
+    job = start(plan_of(tmp_path))
+    job.reach("ready")
+    text = (job.folder / "state.json").read_text()
+
+    def leave(reason: str, *, was_ready: bool = False, requeued: int = 0) -> Path:
+        said = text.replace(
+            '"phase": "ready", "reason": ""', f'"phase": "ended", "reason": "{reason}"'
+        )
+        said = said.replace('"restarts": 0', f'"restarts": {requeued}', 1)
+        if not was_ready:
+            said = re.sub(r', "ready": [0-9.]+', "", said)
+        assert ('"ready"' in said) is was_ready
+        before = tmp_path / "before"
+        before.mkdir()
+        (before / "state.json").write_text(said)
+        return before
+
+    return leave
+
+
+@pytest.mark.parametrize("reason", START_FAILURES)
+def test_a_start_that_failed_is_not_repeated_by_the_successors(
+    tmp_path: Path, start: Start, ended_before: Callable[..., Path], reason: str
+) -> None:
+    over: dict[str, Any] = {"predecessor": str(ended_before(reason)), "generation": 2}
+    second = start(plan_of(tmp_path, name="mine~2", **over))
+    assert ended(second) == (0, "first-start-failed")
+    assert "container" not in second.phases
+    over = {"predecessor": str(second.folder), "generation": 3}
+    third = start(plan_of(tmp_path, name="mine~3", **over))
+    assert ended(third) == (0, "first-start-failed")
+
+
+@pytest.mark.parametrize(
+    ("generation", "left"),
+    [
+        (2, {"reason": "engine-exited", "was_ready": True}),
+        (2, {"reason": "engine-exited", "requeued": 1}),  # it may have been ready before
+        (2, {"reason": "stopped"}),
+        (2, {"reason": "cache-unwritable"}),  # the next node may be better
+        (3, {"reason": "engine-exited"}),
+    ],
+)
+def test_any_other_end_is_followed_by_a_successor(
+    tmp_path: Path,
+    start: Start,
+    ended_before: Callable[..., Path],
+    generation: int,
+    left: dict[str, Any],
+) -> None:
+    before = str(ended_before(**left))
+    plan = plan_of(tmp_path, name=f"mine~{generation}", predecessor=before, generation=generation)
+    start(plan).reach("ready")
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from hpcvlm.endpoints.registry import find_record
 from hpcvlm.errors import HpcvlmError
 from hpcvlm.ops.cleanup import plan_cleanup
 from hpcvlm.ops.context import Context
@@ -310,6 +311,21 @@ def test_stop_ends_all_generations_the_newest_first(ctx: Context, slurm: Slurm) 
     cancelled = [argv[-1] for argv in slurm.calls if argv[0] == "scancel"]
     assert list(dict.fromkeys(cancelled)) == ["3", "2", "1"]
     assert [what for _, what in stop_endpoint(jobs, ctx)] == ["was over"] * 3
+
+
+@pytest.mark.parametrize(
+    ("reason", "passed_over"), [("engine-exited", "first-start-failed"), ("idle", "not-needed")]
+)
+def test_an_endpoint_that_is_over_shows_the_job_that_tells_why(
+    ctx: Context, slurm: Slurm, reason: str, passed_over: str
+) -> None:
+    for number, why in ((1, reason), (2, passed_over), (3, passed_over)):
+        name = "big" if number == 1 else f"big~{number}"
+        made = job(ctx, name, endpoint="big", generation=number, job_id=str(number))
+        slurm.runs(made, "COMPLETED")
+        say(made, "ended", why)
+    assert status("big", ctx).record.name == "big"
+    assert find_record(ctx.settings.jobs, "big").name == "big"
 
 
 def test_stop_of_a_job_that_slurm_here_does_not_know(ctx: Context, slurm: Slurm) -> None:

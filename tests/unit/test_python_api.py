@@ -173,7 +173,7 @@ class Launched:
             raise self.wait_raises
         key = str(Path(made.folder) / "key")
         address = Address(made.name, "qwen", "http://127.0.0.1:9", key, None)
-        return types.SimpleNamespace(endpoint=address, record=made)
+        return types.SimpleNamespace(endpoint=address, record=made, verdict=None)
 
     def stop(self, jobs: list[JobRecord], _ctx: Context) -> None:
         self.calls.append(f"stop {','.join(job.name for job in jobs)}")

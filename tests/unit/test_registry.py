@@ -104,15 +104,15 @@ def test_the_one_meant_of_values() -> None:
     jobs = ["over", "ready", "ready-newer", "queued"]
     ready, over = (lambda job: job.startswith("ready")), (lambda job: job.startswith("over"))
 
-    def begun(job: str) -> bool:
+    def tried(job: str) -> bool:
         return "cancelled" not in job
 
-    assert the_one_meant(jobs, ready, over, begun) == "ready-newer"
-    assert the_one_meant(["over", "queued", "queued-2"], ready, over, begun) == "queued"
-    assert the_one_meant(["over", "over"], ready, over, begun) == "over"
+    assert the_one_meant(jobs, ready, over, tried) == "ready-newer"
+    assert the_one_meant(["over", "queued", "queued-2"], ready, over, tried) == "queued"
+    assert the_one_meant(["over", "over"], ready, over, tried) == "over"
     ended = ["over-1", "over-2", "over-cancelled"]
-    assert the_one_meant(ended, ready, over, begun) == "over-2"
-    assert the_one_meant(ended[2:], ready, over, begun) == "over-cancelled"
+    assert the_one_meant(ended, ready, over, tried) == "over-2"
+    assert the_one_meant(ended[2:], ready, over, tried) == "over-cancelled"
 
 
 @pytest.mark.parametrize(
