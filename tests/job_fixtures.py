@@ -36,7 +36,9 @@ FAKE = ROOT / "tests" / "fake_vllm.py"
 FAKE_SITE = f"schema: 1\nruntime: none\nengines: [{{version: 0.32.0, command: ['{FAKE}']}}]\n"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MARK = "HPCVLM_TEST_MARK"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
+# A job that is over leaves nothing; on a busy machine its last processes take a moment to end.
+GONE_S = 15.0
 
 
 def model(name: str, *settings: str) -> ModelSpec:
@@ -308,6 +310,10 @@ class RunningJob:
         code = self.process.wait(PATIENCE_S)
         self._over.set()
         return code
+
+    def until_gone(self) -> None:
+        """Wait until nothing of it runs any more."""
+        self.until(lambda: self.left() == [], GONE_S)
 
     def left(self) -> list[int]:
         """Processes of this job that still run."""

@@ -87,5 +87,5 @@ def test_an_engine_in_a_container_hears_what_the_job_says(job: RunningJob) -> No
         assert long.result()[0] == 200
     assert job.end() == 0
     assert job.state["reason"] == "drained"
-    job.until(lambda: job.left() == [], 5.0)
+    job.until_gone()
     assert list((job.scratch).iterdir()) == []

@@ -24,7 +24,7 @@ from tests.realparts import SETUP, SlurmCluster
 
 FAKE = ROOT / "tests" / "fake_vllm.py"
 MARK = "HPCVLM_TEST_MARK"
-PATIENCE_S = 45.0
+PATIENCE_S = 90.0
 LOOK_EVERY_S = 0.25
 PARTS = [{"type": "text", "text": "hello"}]
 

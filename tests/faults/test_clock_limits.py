@@ -103,7 +103,7 @@ def test_clock_jumps_and_no_limit_moves(start: Start) -> None:
         assert over[key] < LIMIT_S + SLACK_S, (key, over)
         assert abs(job.state["since"] - job.state["phases"]["ready"] - jump) < 3 * LIMIT_S
         assert job.broken_states == []
-        job.until(lambda job=job: job.left() == [], 3.0)  # type: ignore[misc]
+        job.until_gone()
 
 
 def test_clock_jumps_and_a_used_endpoint_goes_on(start: Start) -> None:

@@ -69,7 +69,7 @@ def mode_of(path: Path) -> int:
 
 
 def assert_nothing_left(job: RunningJob) -> None:
-    job.until(lambda: job.left() == [], 2.0)
+    job.until_gone()
     assert list((job.scratch).iterdir()) == []
     assert not (job.folder / "curl.conf").exists()
     assert job.broken_states == []

@@ -53,7 +53,7 @@ def plan_of(folder: Path, mode: str = "ok", *settings: str, **over: Any) -> Laun
 
 
 def assert_nothing_left(job: RunningJob) -> None:
-    job.until(lambda: job.left() == [], 3.0)
+    job.until_gone()
     assert list((job.scratch).iterdir()) == []
 
 
@@ -149,7 +149,7 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path, start: Start) -> N
     job = start(plan_of(tmp_path / "file" / "mine"))
     assert job.end() == 1
     assert "cannot be written. The job ended: folder-unwritable" in job.said
-    assert job.left() == []
+    job.until_gone()
 
 
 # ---- processes --------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_no_process_right_after_the_engine_s_start(open_place: Path, start: Star
     assert job.process.wait(60) == 1
     assert (job.state["phase"], job.state["reason"]) == ("ended", "fork-failed")
     assert "fork: Resource temporarily unavailable" in job.said
-    job.until(lambda: job.left() == [], 3.0)
+    job.until_gone()
 
 
 @as_root
@@ -197,7 +197,7 @@ def test_a_full_process_table_ends_the_job_with_its_reason(open_place: Path, sta
     assert "Resource temporarily unavailable" in job.said
     assert job.events[-1] == ("failed", "fork-failed")
     assert pid not in job.left()
-    job.until(lambda: job.left() == [], 3.0)
+    job.until_gone()
 
 
 # One is known by its environment alone, one by where it writes alone.

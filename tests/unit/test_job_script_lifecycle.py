@@ -61,7 +61,7 @@ def plan_of(tmp_path: Path, mode: str = "ok", *settings: str, **over: Any) -> La
 def ended(job: RunningJob) -> tuple[int, str]:
     """Exit code and reason, when it is over and nothing of it is left."""
     code = job.end()
-    job.until(lambda: job.left() == [], 3.0)
+    job.until_gone()
     assert list((job.scratch).iterdir()) == []
     assert job.broken_states == []
     assert parse_state(json.dumps(job.state)) is not None
@@ -629,7 +629,7 @@ def test_command_mail_and_webhook_are_told(tmp_path: Path, start: Start, hook: H
     assert len(Hook.heard) == 2
     assert mailed.read_text().startswith(f"-s|hpcvlm: {sentence}|u@example.org|{sentence}\n")
     assert not any(b"s3cret" in argv for argv in job.argvs)
-    assert job.left() == []
+    job.until_gone()
 
 
 def test_a_notifier_that_fails_or_hangs_harms_nobody(tmp_path: Path, start: Start) -> None:
@@ -699,7 +699,7 @@ def test_a_job_whose_folder_is_gone_ends_itself(tmp_path: Path, start: Start) ->
     job.until(lambda: job.events != [])
     shutil.rmtree(job.folder)
     assert job.end() == 1
-    job.until(lambda: job.left() == [], 3.0)
+    job.until_gone()
     assert not job.folder.exists()
     assert "The job ended: folder-gone" in job.said
 
@@ -711,7 +711,7 @@ def test_a_folder_of_another_job_is_left_alone(tmp_path: Path, start: Start) -> 
     job.folder.rename(job.folder.with_name("moved"))
     job.folder.mkdir()
     assert job.end() == 1
-    job.until(lambda: job.left() == [], 3.0)
+    job.until_gone()
     found = {p.name: p.read_text() for p in job.folder.iterdir()}
     assert found == {}
 

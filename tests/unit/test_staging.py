@@ -209,7 +209,7 @@ def test_a_stop_ends_the_copy_at_once(tmp_path: Path, start: Start) -> None:
     assert time.monotonic() - began < 15
     assert job.phases == ["allocated", "staging", "draining", "ended"]
     assert list((tmp_path / "node").iterdir()) == []
-    job.until(lambda: job.left() == [], 2.0)
+    job.until_gone()
     assert job.said == ""
 
 
@@ -544,7 +544,7 @@ def test_reading_ahead_ends_when_the_engine_is_ready_or_gone(tmp_path: Path, sta
     assert told["how"] == "prefetched"
     assert 0 < told["bytes"] < 4_000_001
     assert job.end(term=True) == 0
-    job.until(lambda: job.left() == [], 2.0)
+    job.until_gone()
     assert job.said == ""
 
 
