@@ -7,12 +7,12 @@ import sys
 import threading
 from collections.abc import Sequence
 from itertools import groupby
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hpcvlm.cli import options
+from hpcvlm.cli.moving_line import MovingLine
 from hpcvlm.cli.output import WIDTH, data, data_json, note, paint
 from hpcvlm.errors import HpcvlmError
 
@@ -122,38 +122,25 @@ def _summary(checks: Sequence[Check]) -> str:
     return ", ".join(counted)
 
 
-class _Steps:
+class _Steps(MovingLine):
     """Says what is being done: at once on a terminal, elsewhere what takes over two seconds."""
 
     def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
+        super().__init__()
         self._timer: threading.Timer | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._end()
 
     def __call__(self, words: str) -> None:
         """The next step has begun."""
-        self._end()
-        if self._live:
-            sys.stderr.write(f"\r\x1b[2K… {words}"[:98])
-            sys.stderr.flush()
+        self.clear()
+        if self.live:
+            self.show(f"… {words}")
             return
         self._timer = threading.Timer(_QUIET_S, note, [f"… {words}"])
         self._timer.daemon = True
         self._timer.start()
 
-    def _end(self) -> None:
+    def clear(self) -> None:
+        """The step is over."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._live:
-            sys.stderr.write("\r\x1b[2K")
-            sys.stderr.flush()
+        super().clear()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hpcvlm.cli import options
+from hpcvlm.cli.moving_line import MovingLine
 from hpcvlm.cli.output import data, data_json, duration, note, paint, table
 from hpcvlm.cli.rows import row_as_dict, weights_text
 from hpcvlm.errors import HpcvlmError
@@ -140,9 +140,9 @@ def _end(jobs: list[JobRecord], ctx: Context, *, drain: bool) -> list[tuple[JobR
 
     if not drain:
         return stop_endpoint(jobs, ctx)
-    shown = _Draining()
     try:
-        return drain_endpoint(jobs, ctx, on_wait=shown)
+        with _Draining() as shown:
+            return drain_endpoint(jobs, ctx, on_wait=shown)
     except KeyboardInterrupt:
         name = jobs[0].shown_name
         raise HpcvlmError(
@@ -150,33 +150,25 @@ def _end(jobs: list[JobRecord], ctx: Context, *, drain: bool) -> list[tuple[JobR
             f"interrupted; {name} goes on draining and then ends",
             f"hpcvlm stop {name} stops it at once",
         ) from None
-    finally:
-        shown.clear()
 
 
-class _Draining:
+class _Draining(MovingLine):
     """Shows how many requests are still being answered."""
 
     def __init__(self) -> None:
-        self._live, self._said = sys.stderr.isatty(), ""
+        super().__init__()
+        self._said = ""
 
     def __call__(self, record: JobRecord, waited_s: float, running: int | None) -> None:
         """Show one look."""
         text = f"{record.name} drains"
         if running is not None:
             text += f", {running} requests run"
-        if self._live:
-            sys.stderr.write(f"\r\x1b[2K{text} ({duration(waited_s)})")
-            sys.stderr.flush()
+        if self.live:
+            self.show(f"{text} ({duration(waited_s)})")
         elif text != self._said:
             note(text)
         self._said = text
-
-    def clear(self) -> None:
-        """Remove the moving line."""
-        if self._live and self._said:
-            sys.stderr.write("\r\x1b[2K")
-            sys.stderr.flush()
 
 
 def env(name: Name) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from hpcvlm.cli.moving_line import MovingLine
 from hpcvlm.cli.output import duration, note, paint
 from hpcvlm.engines.vllm_log import shard_progress
 from hpcvlm.submit.record import JobRecord
@@ -42,12 +40,12 @@ _MEANING = {
 _SLOW_ANSWER_S = 3.0
 
 
-class PhaseProgress:
+class PhaseProgress(MovingLine):
     """Prints each phase once it is over, and the present one while it lasts."""
 
     def __init__(self, record: JobRecord) -> None:
+        super().__init__()
         self._record = record
-        self._live = sys.stderr.isatty()
         self._printed: dict[str, float] = {}
         self._started: float | None = None
         self._began = 0.0
@@ -55,17 +53,6 @@ class PhaseProgress:
         self._said, self._said_late = "", False
         self._frame = 0
         self._expiry = Expiry(record.time_limit_s)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._clear()
 
     def __call__(self, glance: Glance) -> None:
         """Show one look at the job."""
@@ -81,12 +68,12 @@ class PhaseProgress:
             trouble = _trouble(glance)
             if verdict.why == NOT_ASKED_YET and not trouble:
                 return
-            if trouble and not self._live:
+            if trouble and not self.live:
                 self._say_once(glance.problem or "Slurm does not answer; asking goes on")
             since = verdict.known_at or self._record.submitted
             self._present(verdict.last_seen, since, trouble or verdict.why)
         elif isinstance(verdict, Ready):
-            self._clear()
+            self.clear()
 
     def _warn(self, glance: Glance) -> None:
         """The end is never a surprise, also to who still waits for the beginning."""
@@ -94,7 +81,7 @@ class PhaseProgress:
         ends = glance.scheduler.ends or (state.ends if state is not None else None)
         left = self._expiry.due(ends, time.time())
         if left is not None:
-            self._clear()
+            self.clear()
             note(f"{paint('note:', 'yellow')} {self._record.name} ends in {duration(left)}")
 
     def _finished_phases(self, glance: Glance) -> None:
@@ -104,7 +91,7 @@ class PhaseProgress:
         if self._started is not None and state.started != self._started:
             # Slurm has put the job back into its queue, and it has begun again.
             self._printed.clear()
-            self._clear()
+            self.clear()
             note(f"{paint('note:', 'yellow')} Slurm started the job again")
         if state.started != self._started:
             # What it had done before it was first looked at; the rest is by the clock here.
@@ -129,11 +116,11 @@ class PhaseProgress:
 
     def _finish(self, phase: str, seconds: float) -> None:
         self._printed[phase] = seconds
-        self._clear()
+        self.clear()
         note(f"{paint('✓', 'green')} {phase:<10} {duration(seconds):>7}")
 
     def _present(self, phase: str, since: float, detail: str) -> None:
-        if not self._live:
+        if not self.live:
             if phase != self._current and phase not in self._printed:
                 note(f"… {phase:<10} {detail}".rstrip())
             self._current = phase
@@ -141,13 +128,11 @@ class PhaseProgress:
         self._frame += 1
         spinner = _SPINNER[self._frame % len(_SPINNER)]
         elapsed = duration(time.time() - since)
-        line = f"{spinner} {phase:<10} {elapsed:>7}  {detail}"[:98]
-        sys.stderr.write(f"\r\x1b[2K{line}")
-        sys.stderr.flush()
+        self.show(f"{spinner} {phase:<10} {elapsed:>7}  {detail}")
 
     def _say_once(self, text: str) -> None:
         if text != self._said:
-            self._clear()
+            self.clear()
             note(f"{paint('note:', 'yellow')} {text}")
         self._said = text
 
@@ -155,7 +140,7 @@ class PhaseProgress:
         starting_s = time.monotonic() - self._began
         if not self._said_late and overdue(self._record, glance.verdict, glance.state, starting_s):
             self._said_late = True
-            self._clear()
+            self.clear()
             text = late_start(self._record.start_timeout_s, self._record.name)
             note(f"{paint('note:', 'yellow')} {text}")
 
@@ -172,11 +157,6 @@ class PhaseProgress:
             shards = shard_progress(log)
             return f"{text}: {shards[0]} of {shards[1]} shards" if shards else text
         return text
-
-    def _clear(self) -> None:
-        if self._live:
-            sys.stderr.write("\r\x1b[2K")
-            sys.stderr.flush()
 
 
 def _trouble(glance: Glance) -> str:

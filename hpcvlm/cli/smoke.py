@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpcvlm.cli import options
+from hpcvlm.cli.moving_line import MovingLine
 from hpcvlm.cli.output import data, data_json, note, paint, table
 from hpcvlm.errors import HpcvlmError
 
@@ -39,14 +40,14 @@ def smoke_test(
     """Prove that an endpoint can see: text, base64, URL, file, two images, streaming, limits."""
     from hpcvlm.ops.smoke import smoke_test as run
 
-    with _target(name, url, key_file, model) as target:
+    with _target(name, url, key_file, model) as target, MovingLine() as line:
         report = run(
             target,
             image=image,
             require_naming=naming,
             seed=seed,
             timeout_s=timeout,
-            on_result=None if as_json else show_case,
+            on_result=None if as_json else _case_on(line),
         )
     finish(report, name or target.url, junit=junit, as_json=as_json)
 
@@ -74,25 +75,17 @@ def demo(
         wait_for(record, ctx, cancel_on_interrupt=True, queue_timeout=None)
         note("")
         _, endpoint = ready_endpoint(record.name, ctx)
-        report = run(target_of(record, endpoint), on_result=show_case)
+        with MovingLine() as line:
+            report = run(target_of(record, endpoint), on_result=_case_on(line))
         finish(report, record.name)
     finally:
         if not keep:
             note(f"{record.name}: {stop(record, ctx)}")
 
 
-def show_case(result: CaseResult) -> None:
-    """On a terminal: what has just been found, until the report is complete."""
-    if sys.stderr.isatty():
-        line = f"{result.verdict.value:<8} {result.name:<13} {result.reason}"[:98]
-        sys.stderr.write(f"\r\x1b[2K{line}")
-        sys.stderr.flush()
-
-
-def _clear_line() -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write("\r\x1b[2K")
-        sys.stderr.flush()
+def _case_on(line: MovingLine) -> Callable[[CaseResult], None]:
+    """Shows what has just been found, until the report is complete."""
+    return lambda result: line.show(f"{result.verdict.value:<8} {result.name:<13} {result.reason}")
 
 
 def finish(
@@ -115,7 +108,6 @@ def finish(
     if as_json:
         data_json(as_dict(report))
     else:
-        _clear_line()
         header = ("CASE", "VERDICT", "SECONDS", "TOKENS", "SAYS")
         data(
             table(
