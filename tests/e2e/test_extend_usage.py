@@ -141,11 +141,15 @@ def test_what_ran_is_counted_before_and_after_its_cleanup(hpcvlm: Command) -> No
     # Slurm counts whole seconds, and a quick job is one second long, or none.
     until(lambda: slurm_elapsed_s(hpcvlm, job) >= 2)
     assert hpcvlm("stop", "counted").stdout == "counted: stopped\n"
+
+    def counted() -> dict[str, object]:
+        (one,) = hpcvlm("usage", "--since", "1h", "--json").json()["jobs"]
+        assert (one["job_id"], one["user"]) == (job, "root")
+        return dict(one)
+
     # Slurm writes its accounts a little later than the job ends.
-    until(lambda: slurm_says(hpcvlm, "sacct", "-n", "-X", "-j", job, "-o", "End").isdigit())
-    (one,) = hpcvlm("usage", "--since", "1h", "--json").json()["jobs"]
-    used = one["gpu_s"]
-    assert (one["job_id"], one["user"], one["source"]) == (job, "root", "accounts")
+    until(lambda: counted()["source"] == "accounts")
+    used = counted()["gpu_s"]
     assert used == slurm_elapsed_s(hpcvlm, job) >= 2
     launch(hpcvlm, "runs")
     plan = hpcvlm("cleanup", "--older-than", "0", "--dry-run", "--json").json()

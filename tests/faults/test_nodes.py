@@ -64,12 +64,13 @@ def test_node_without_power(place: Place, cluster: FaultCluster) -> None:
 
 def test_node_without_power_for_a_moment(place: Place, cluster: FaultCluster) -> None:
     place.launch("blink")
-    # A node that comes back is asked for its jobs, but for those that began so lately that they may
-    # not have begun there yet (BatchStartTimeout and MessageTimeout, seven seconds in all).
+    # A node that comes back is asked for its jobs, but for those that began there, or were last
+    # heard of, within BatchStartTimeout and MessageTimeout, seven seconds in all: these it is asked
+    # for when it registers again, a minute later. Slurm hears of them once a minute, too.
     began = place.state("blink")["started"]
     until(lambda: time.time() > began + 10, "the time does not pass")
     cluster.do("off", "gpu01")
     cluster.do("on", "gpu01")
-    row = place.becomes("blink", "failed")
+    row = place.becomes("blink", "failed", patience_s=180)
     assert row["verdict"]["evidence"]
     assert "try:" in place.said("blink")
