@@ -111,7 +111,7 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_go_on(hpcvlm: Command) -> None:
         assert process.poll() is None
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=20)
+    _, stderr = process.communicate(timeout=90)
     assert process.returncode == 130
     assert "kept (job " in stderr
     assert "hpcvlm wait kept follows it, hpcvlm stop kept stops it" in stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from tests.command import ROOT, Command
 from tests.realparts import SlurmCluster
 
 FAKE = ROOT / "tests" / "fake_vllm.py"
+PATIENCE_S = 60.0
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
 
@@ -37,14 +38,13 @@ def run(cluster: SlurmCluster, *argv: str) -> str:
     ).stdout.strip()
 
 
-def until(hpcvlm: Command, name: str, identifier: str) -> dict[str, Any]:
-    """What `why` says, once it says this; Slurm's accounts are a moment behind."""
-    for _ in range(30):
-        told: dict[str, Any] = hpcvlm("why", name, "--json").json()
-        if told["id"] == identifier:
-            break
+def until(hpcvlm: Command, name: str, right: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """What `why` says, once it is right; Slurm's accounts are a moment behind."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not right(told := hpcvlm("why", name, "--json").json()):
+        assert time.monotonic() < deadline, told
         time.sleep(0.5)
-    return told
+    return dict(told)
 
 
 def test_one_that_is_held_and_one_that_is_cancelled(
@@ -54,15 +54,15 @@ def test_one_that_is_held_and_one_that_is_cancelled(
     first = hpcvlm("launch", *gpus, "--name", "first")
     assert first.code == 0, first.stderr
     waits = hpcvlm("launch", *gpus, "--name", "second", "--no-wait").json()["job_id"]
-    told = until(hpcvlm, "second", "queue")
+    told = until(hpcvlm, "second", lambda told: told["id"] == "queue")
     assert told["state"] == "waiting"
     assert f"squeue --start -j {waits}" in told["remedy"]
     run(slurm_cluster, "scontrol", "uhold", waits)
-    told = until(hpcvlm, "second", "held")
+    told = until(hpcvlm, "second", lambda told: told["id"] == "held")
     assert told["remedy"] == f"scontrol release {waits}"
     assert told["evidence"][0]["file"] == "squeue"
     run(slurm_cluster, "scancel", first.json()["job_id"])
-    told = until(hpcvlm, "first", "cancelled")
+    told = until(hpcvlm, "first", lambda told: told["id"] == "cancelled")
     assert told["cause"] == "the job was cancelled by root, an administrator or Slurm itself"
     assert told["evidence"][0]["text"].startswith(f"JobID={first.json()['job_id']} State=CANCELLED")
 
@@ -74,7 +74,8 @@ def test_a_failed_start_names_its_log_and_the_accounts(hpcvlm: Command) -> None:
     )
     assert done.code == 5
     assert "the GPU's memory is full" in done.stderr
+    job_id = hpcvlm("status", "dead", "--json").json()["job_id"]
     told = hpcvlm("why", "dead", "--json").json()
     assert told["id"] == "gpu-out-of-memory"
     assert told["evidence"][0]["file"] == "engine.out"
-    assert any(line.startswith("sacct: job ") for line in told["tried"])
+    until(hpcvlm, "dead", lambda told: f"sacct: job {job_id}" in told["tried"])

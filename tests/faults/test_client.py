@@ -60,6 +60,8 @@ def test_signal_while_sbatch_submits(
     assert "Traceback" not in done.stderr
     if name == "INT":
         assert "hpcvlm stop torn stops it" in done.stderr
+    # An sbatch that was started outlives who started it.
+    until(lambda: len(queued(cluster)) > 0, "no job comes")
     time.sleep(1)
     assert len(queued(cluster)) == 1
     assert queued(cluster) <= known(place)
@@ -72,7 +74,7 @@ def test_signal_while_it_waits(place: Place, cluster: FaultCluster, name: str) -
     process = place.hpcvlm.start(*place.arguments("goes-on", mode="slow"))
     place.reaches("goes-on", "engine")
     process.send_signal(signal.Signals[f"SIG{name}"])
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=90)
     assert process.returncode in (130, 143, -signal.Signals[f"SIG{name}"]), stderr
     assert "Traceback" not in stderr
     if name == "INT":

@@ -115,7 +115,7 @@ def test_clock_jumps_and_a_used_endpoint_goes_on(start: Start) -> None:
         (job.folder / "lease").write_text(str(turn))
         assert job.chat()[0] == 200
         seen = job.activity
-        job.until(lambda seen=seen: job.activity != seen, 20)  # type: ignore[misc]
+        job.until(lambda seen=seen: job.activity != seen)  # type: ignore[misc]
         assert job.state["phase"] == "ready", job.events
     assert job.activity["requests"] == 4
     assert job.end(term=True) == 0

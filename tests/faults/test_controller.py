@@ -133,4 +133,4 @@ def test_munged_away(place: Place, cluster: FaultCluster) -> None:
     assert row["state"] == "unknown"
     assert row["verdict"]["last_seen"] == "ready"
     cluster.do("start", "munged")
-    until(lambda: place.status("unsigned")["state"] == "ready", "munge does not come back", 20)
+    until(lambda: place.status("unsigned")["state"] == "ready", "munge does not come back")

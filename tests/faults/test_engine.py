@@ -18,7 +18,7 @@ def test_killed_before_it_is_ready(here: Place) -> None:
     process = here.hpcvlm.start(*here.arguments("early", "--executor", "local", mode="slow"))
     here.reaches("early", "engine")
     os.kill(here.engine("early"), signal.SIGKILL)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=90)
     assert process.returncode == 5, stderr
     assert "early failed (the engine ended)" in stderr
     assert "try:" in stderr
@@ -103,7 +103,7 @@ def test_second_server_on_the_same_port(here: Place) -> None:
     port = str(here.state("shared")["port"])
     with subprocess.Popen([sys.executable, "-c", SECOND_SERVER, port]) as other:
         try:
-            _, stderr = process.communicate(timeout=60)
+            _, stderr = process.communicate(timeout=120)
         finally:
             other.kill()
     assert process.returncode in (0, 5), stderr

@@ -166,7 +166,7 @@ def test_key_file_deleted(here: Place) -> None:
     if done.code != 0:
         assert "key" in done.stderr
         assert "try:" in done.stderr
-        until(key.exists, "the job does not put it back", 40)
+        until(key.exists, "the job does not put it back")
         done = here.hpcvlm("env", "keyless")
     assert kept.strip() in done.stdout
     assert key.stat().st_mode & 0o777 == 0o600

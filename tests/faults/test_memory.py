@@ -32,7 +32,7 @@ def test_memory_of_the_node_used_up_before_it_is_ready(place: Place) -> None:
 
 
 def test_memory_of_the_node_used_up_while_it_serves(place: Place) -> None:
-    engine = place.engine_program("greedy", GREEDY.format(delay_s=8))
+    engine = place.engine_program("greedy", GREEDY.format(delay_s=15))
     place.site(engine, memory_per_gpu="250M")
     place.launch("greedy")
     row = place.becomes("greedy", "failed")

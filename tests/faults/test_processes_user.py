@@ -104,7 +104,7 @@ def test_no_process_while_it_serves(alone: Place) -> None:
     # Those that run are over the limit from now on.
     shell = int(alone.state("busy")["shell_pid"])
     subprocess.run([*AS_USER, "prlimit", f"--pid={shell}", "--nproc=1:1"], check=True)
-    until(lambda: alone.state("busy")["phase"] == "ended", "it goes on", 60)
+    until(lambda: alone.state("busy")["phase"] == "ended", "it goes on")
     assert alone.state("busy")["reason"] == "fork-failed"
     until(lambda: not alone.processes(), lambda: f"orphans: {alone.command_lines()}", 20)
     done = limited(alone, None, "status", "busy", "--json")
