@@ -42,7 +42,7 @@ def nothing_runs(hpcvlm: Command) -> bool:
     """Whether the script and its engine are gone."""
     text = (hpcvlm.state / "jobs" / "t" / "state.json").read_text()
     pids = [json.loads(text)[key] for key in ("shell_pid", "engine_pid")]
-    for _ in range(50):
+    for _ in range(300):
         if all(start_ticks(pid) is None for pid in pids):
             return True
         time.sleep(0.1)
@@ -157,7 +157,7 @@ def test_an_engine_that_ignores_sigterm_is_killed(hpcvlm: Command) -> None:
 
 def test_a_death_after_ready_is_no_secret(hpcvlm: Command) -> None:
     assert launch(hpcvlm, "die-after-ready").code == 0
-    for _ in range(50):
+    for _ in range(300):
         row = hpcvlm("status", "t", "--json").json()
         if row["state"] == "failed":
             break

@@ -121,7 +121,7 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_go_on(hpcvlm: Command) -> None:
 def test_an_admin_s_scancel_ends_the_endpoint_and_is_called_so(hpcvlm: Command) -> None:
     row = hpcvlm("launch", "tiny-vlm", "--gpus", "A100:1", "--name", "gone", "--json").json()
     subprocess.run(["scancel", row["job_id"]], env=hpcvlm.environment, check=True)
-    for _ in range(60):
+    for _ in range(180):
         now = hpcvlm("status", "gone", "--json").json()
         if now["state"] == "ended":
             break
