@@ -86,6 +86,9 @@ def test_a_job_that_slurm_puts_back_is_followed_to_ready_again(hpcvlm: Command) 
         return found
 
     until(look, lambda found: found["description"] == "queued")
+    # A node refuses a job that comes back in the second in which it was told to end it: what allows
+    # a job to run is revoked by the whole second.
+    time.sleep(5)
 
     def look_and_hurry() -> Any:
         # Slurm lets a job that was put back wait for two minutes. Its begin can be moved, but not
