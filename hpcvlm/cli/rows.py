@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from hpcvlm.cli.output import duration
@@ -163,25 +164,21 @@ def successors(row: Row) -> list[str]:
 
 def going_on(jobs: Sequence[Row]) -> list[str]:
     """Successors, those in a row of which the same is true in one line: there may be dozens."""
+    lines = []
+    for text, group in groupby(jobs, key=_how_it_goes):
+        names = [job.record.name for job in group]
+        who = f"successors {names[0]} to {names[-1]}" if len(names) > 1 else f"successor {names[0]}"
+        lines.append(f"{who} {text}")
+    return lines
+
+
+def _how_it_goes(job: Row) -> str:
     from hpcvlm.cli.progress import clock_time
     from hpcvlm.ops.endpoints import describe
     from hpcvlm.watch.verdict import Waiting
 
-    groups: list[tuple[str, list[str]]] = []
-    for job in jobs:
-        verdict, text = job.verdict, describe(job.verdict)
-        start = verdict.expected_start if isinstance(verdict, Waiting) else None
-        text += f", expected {clock_time(start)}" if start else ""
-        if groups and groups[-1][0] == text:
-            groups[-1][1].append(job.record.name)
-        else:
-            groups.append((text, [job.record.name]))
-    return [
-        f"successor {names[0]} {text}"
-        if len(names) == 1
-        else f"successors {names[0]} to {names[-1]} {text}"
-        for text, names in groups
-    ]
+    start = job.verdict.expected_start if isinstance(job.verdict, Waiting) else None
+    return describe(job.verdict) + (f", expected {clock_time(start)}" if start else "")
 
 
 def left(row: Row) -> str:

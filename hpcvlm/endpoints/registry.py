@@ -96,7 +96,7 @@ def the_one_meant(
     jobs: Sequence[Job],
     is_ready: Callable[[Job], bool],
     is_over: Callable[[Job], bool],
-    has_story: Callable[[Job], bool],
+    has_tried: Callable[[Job], bool],
 ) -> Job:
     """The job that an endpoint's name means: the newest that is ready, else the oldest not over.
 
@@ -104,7 +104,7 @@ def the_one_meant(
         jobs: all generations, at least one, oldest first.
         is_ready: whether one is ready.
         is_over: whether one will never be ready again.
-        has_story: whether one has tried to serve.
+        has_tried: whether one has tried to serve.
 
     Returns:
         Where all are over the newest that has tried to serve, else the newest: successors that
@@ -116,7 +116,7 @@ def the_one_meant(
     left = [job for job in jobs if not is_over(job)]
     if left:
         return left[0]
-    return ([job for job in jobs if has_story(job)] or jobs)[-1]
+    return ([job for job in jobs if has_tried(job)] or jobs)[-1]
 
 
 def find_endpoint(jobs: Path, wanted: str) -> list[JobRecord]:
@@ -158,7 +158,7 @@ def find_record(jobs: Path, wanted: str) -> JobRecord:
     Raises:
         HpcvlmError: as `find_endpoint`.
     """
-    return the_one_meant(find_endpoint(jobs, wanted), _says_ready, _says_over, _has_story)
+    return the_one_meant(find_endpoint(jobs, wanted), _says_ready, _says_over, _has_tried)
 
 
 def _alone_or_all(jobs: Path, record: JobRecord, wanted: str) -> list[JobRecord]:
@@ -189,7 +189,7 @@ def _says_over(record: JobRecord) -> bool:
     return state is not None and state.phase == "ended"
 
 
-def _has_story(record: JobRecord) -> bool:
+def _has_tried(record: JobRecord) -> bool:
     state = read_state(Path(record.folder))
     return state is not None and not state.was_passed_over
 
