@@ -63,7 +63,7 @@ class Serving:
 
     async def over(self) -> None:
         """Wait until every connection is closed."""
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.05)  # one that was just taken gets its task
         for task in list(self._tasks):
             await asyncio.wait({task}, timeout=5)
 

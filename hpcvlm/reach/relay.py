@@ -18,6 +18,7 @@ _CHUNK = 1 << 16
 _REFUSING_S = 30.0
 _RETRY_AFTER_S = 2
 _LINGER_S = 2.0
+_MOMENT_S = 0.01
 
 
 class Relay:
@@ -55,9 +56,11 @@ class Relay:
         """Close the port and every connection."""
         if self._server is not None:
             self._server.close()
+        await asyncio.sleep(_MOMENT_S)  # one that was just taken gets its task
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(_MOMENT_S)  # asyncio lets go of a closed socket a turn later
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
